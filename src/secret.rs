@@ -1,0 +1,33 @@
+//! Where the secret comes from, and its JSON turned into credentials. No value of it is ever printed.
+
+use secrecy::SecretString;
+
+use crate::remote::TrustedHostKey;
+
+/// What logs in. `Debug` shows which parts there are, never their values.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    pub username: String,
+    pub password: Option<SecretString>,
+    pub private_key: Option<PrivateKey>,
+}
+
+/// A private key as text: OpenSSH, PKCS#8 or PEM.
+#[derive(Debug, Clone)]
+pub struct PrivateKey {
+    pub pem: SecretString,
+    pub passphrase: Option<SecretString>,
+}
+
+/// The secret's JSON, read: every part optional until it is resolved with the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Secret {
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    pub username: Option<String>,
+    pub password: Option<SecretString>,
+    pub private_key: Option<SecretString>,
+    pub private_key_passphrase: Option<SecretString>,
+    pub trusted_host_keys: Vec<TrustedHostKey>,
+    pub archive_password: Option<SecretString>,
+}
