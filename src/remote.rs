@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 pub mod host_key;
 pub mod path;
+pub mod private_key;
 
 pub use host_key::{HostKey, HostKeyPolicy, TrustedHostKey};
 pub use path::RemotePath;
