@@ -1,0 +1,23 @@
+//! Starts and stops the servers that integration tests talk to: real ones, each on a free port of the loopback with a
+//! folder of its own, gone when its value is dropped.
+//!
+//! A test target that needs an installed server has `required-features = ["real-servers"]`: it is built when
+//! `make test` has installed the server, and then nothing skips it.
+
+#![allow(dead_code, reason = "each test target uses a part of it")]
+
+pub mod sshd;
+
+use std::time::{Duration, Instant};
+
+/// Calls `ready` until it returns something; panics with `what` after `limit`.
+pub fn poll<T>(what: &str, limit: Duration, mut ready: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = ready() {
+            return value;
+        }
+        assert!(started.elapsed() < limit, "{what}: not within {limit:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
