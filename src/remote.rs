@@ -12,6 +12,7 @@ use bytes::Bytes;
 pub mod host_key;
 pub mod path;
 pub mod private_key;
+pub mod protocol;
 
 pub use host_key::{HostKey, HostKeyPolicy, TrustedHostKey};
 pub use path::RemotePath;
