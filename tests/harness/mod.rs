@@ -6,6 +6,10 @@
 
 #![allow(dead_code, reason = "each test target uses a part of it")]
 
+pub mod moto;
+pub mod process;
+pub mod proxy;
+pub mod seaweed;
 pub mod sshd;
 
 use std::time::{Duration, Instant};
@@ -19,5 +23,17 @@ pub fn poll<T>(what: &str, limit: Duration, mut ready: impl FnMut() -> Option<T>
         }
         assert!(started.elapsed() < limit, "{what}: not within {limit:?}");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The same for an asynchronous `ready`.
+pub async fn until<T>(what: &str, limit: Duration, mut ready: impl AsyncFnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = ready().await {
+            return value;
+        }
+        assert!(started.elapsed() < limit, "{what}: not within {limit:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -1,0 +1,44 @@
+# What a developer runs. `make help` lists it.
+
+CARGO ?= cargo
+
+# The image: its name, the image that it is built in and the one that it is put on (`scratch` will do as well).
+IMAGE ?= sftp-s3-connector
+BUILD_IMAGE ?= rust:1.95-bookworm
+RUNTIME_IMAGE ?= gcr.io/distroless/cc-debian12:nonroot
+DOCKER ?= docker
+
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+REVISION = $(shell git rev-parse HEAD 2>/dev/null)
+CREATED = $(shell date -u +%Y-%m-%dT%H:%M:%SZ)
+
+.PHONY: help
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+.PHONY: demo
+demo: ## the main job, end to end, in one process: needs nothing but Rust and a C compiler
+	$(CARGO) build --locked --bin sftp-s3-connector
+	$(CARGO) run --locked --quiet --example demo
+
+.PHONY: test
+test: setup ## every test, the real servers' included (installs what they need)
+	$(CARGO) test --locked --features real-servers
+
+.PHONY: setup
+setup: ## install what `make test` needs: sshd, and SeaweedFS and moto in .venv
+	@scripts/setup
+
+.PHONY: lint
+lint: ## format, clippy, rustdoc: what .ci/run holds a change to before it tests it
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
+	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features
+
+.PHONY: image
+image: ## the container image: IMAGE, BUILD_IMAGE and RUNTIME_IMAGE may be given
+	$(DOCKER) build --tag "$(IMAGE)" \
+	    --build-arg BUILD_IMAGE="$(BUILD_IMAGE)" --build-arg RUNTIME_IMAGE="$(RUNTIME_IMAGE)" \
+	    --build-arg VERSION="$(VERSION)" --build-arg REVISION="$(REVISION)" --build-arg CREATED="$(CREATED)" \
+	    $(DOCKER_BUILD_FLAGS) .
