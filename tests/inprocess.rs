@@ -2,8 +2,6 @@
 
 #[path = "harness/inprocess/mod.rs"]
 mod inprocess;
-#[path = "harness/inprocess/world.rs"]
-mod world;
 
 #[path = "inprocess/servers.rs"]
 mod servers;

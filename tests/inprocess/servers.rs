@@ -167,7 +167,8 @@ mod sftp {
         let whole = content.to_bytes().unwrap();
         for quirks in [
             Quirks::default(),
-            Quirks { max_read: 1000, limits: false, ..Quirks::default() },
+            // No shorter reads: libssh2 itself gives up on a file whose reads come back short.
+            Quirks { max_read: 30_000, limits: false, ..Quirks::default() },
             Quirks { random_handles: true, reversed_replies: true, ..Quirks::default() },
         ] {
             let mut tree = Tree::new();
