@@ -9,15 +9,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub mod credentials;
 pub mod host_key;
 pub mod path;
 pub mod private_key;
 pub mod protocol;
 
+pub use credentials::{Credentials, PrivateKey};
 pub use host_key::{HostKey, HostKeyPolicy, TrustedHostKey};
 pub use path::RemotePath;
-
-use crate::secret::Credentials;
 
 /// Everything needed to open a connection. The same for every connection of a run.
 #[derive(Debug, Clone)]

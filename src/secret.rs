@@ -3,21 +3,7 @@
 use secrecy::SecretString;
 
 use crate::remote::TrustedHostKey;
-
-/// What logs in. `Debug` shows which parts there are, never their values.
-#[derive(Debug, Clone)]
-pub struct Credentials {
-    pub username: String,
-    pub password: Option<SecretString>,
-    pub private_key: Option<PrivateKey>,
-}
-
-/// A private key as text: OpenSSH, PKCS#8 or PEM.
-#[derive(Debug, Clone)]
-pub struct PrivateKey {
-    pub pem: SecretString,
-    pub passphrase: Option<SecretString>,
-}
+pub use crate::remote::{Credentials, PrivateKey};
 
 /// The secret's JSON, read: every part optional until it is resolved with the configuration.
 #[derive(Debug, Clone, Default)]

@@ -13,7 +13,7 @@ use russh::keys::ssh_key::private::KeypairData;
 use russh::keys::{Algorithm, PrivateKey};
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 
-use crate::secret;
+use super::credentials;
 use cipher::CipherError;
 use pem::{Pem, PemError};
 
@@ -55,7 +55,7 @@ impl KeyError {
 }
 
 /// Decodes a private key, and decrypts it where it is encrypted; a passphrase that is not needed is ignored.
-pub fn load(key: &secret::PrivateKey) -> Result<PrivateKey, KeyError> {
+pub fn load(key: &credentials::PrivateKey) -> Result<PrivateKey, KeyError> {
     let text = key.pem.expose_secret();
     let passphrase = key.passphrase.as_ref().map(|passphrase| passphrase.expose_secret());
     let pem = pem::read(text).map_err(|error| match error {
@@ -163,7 +163,7 @@ mod tests {
     }
 
     fn load_text(text: &str, passphrase: Option<&str>) -> Result<PrivateKey, KeyError> {
-        load(&secret::PrivateKey { pem: text.into(), passphrase: passphrase.map(SecretString::from) })
+        load(&credentials::PrivateKey { pem: text.into(), passphrase: passphrase.map(SecretString::from) })
     }
 
     /// What the key must be: the one whose public half `ssh-keygen` wrote beside it.
