@@ -1,7 +1,7 @@
 //! The one table from outcome to exit code.
 
 /// How a run ended. The README's table is checked against this one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Exit {
     Ok,
     Internal,

@@ -12,6 +12,7 @@ use bytes::Bytes;
 pub mod credentials;
 pub mod host_key;
 pub mod path;
+pub mod pool;
 pub mod private_key;
 pub mod protocol;
 

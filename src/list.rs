@@ -1,0 +1,220 @@
+//! The remote directory, or its tree, as a list of what could be transferred. Decides nothing but where to descend.
+//!
+//! Directories are read side by side. Symbolic links are followed; a link that leads back up its own path, or through
+//! more links than [`MOST_LINKS`], is not descended into, so that the walk ends whatever the links are.
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+
+use crate::remote::pool::Pool;
+use crate::remote::{Attributes, DirEntry, Error, FileKind, Kind, RemotePath};
+use crate::retry::Retry;
+use crate::select::{Rules, SkipReason};
+
+/// Directories and link targets asked for at once.
+const AT_ONCE: usize = 16;
+/// Most links to directories on one path.
+const MOST_LINKS: usize = 8;
+
+/// Something in the listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Relative to the listed directory.
+    pub path: RemotePath,
+    /// Of the target, where the entry is a link.
+    pub attributes: Attributes,
+}
+
+/// What the walk found.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Everything but directories, sorted by path.
+    pub entries: Vec<Entry>,
+    /// Links that lead nowhere useful.
+    pub skipped: Vec<(RemotePath, SkipReason)>,
+    /// Subdirectories that could not be read: their paths, and why.
+    pub unreadable: Vec<(RemotePath, Error)>,
+}
+
+/// Lists `root`, and the subdirectories that `rules` descend into.
+///
+/// # Errors
+///
+/// Where `root` itself cannot be listed, or no connection is left.
+pub async fn list(pool: &Pool, retry: &Retry, root: &RemotePath, rules: &Rules) -> Result<Listing, Error> {
+    let walk = Walk { pool, retry, root, rules };
+    let mut listing = Listing::default();
+    let mut waiting = vec![Directory::root()];
+    let mut reading = FuturesUnordered::new();
+    loop {
+        while reading.len() < AT_ONCE {
+            let Some(directory) = waiting.pop() else { break };
+            reading.push(walk.read(directory));
+        }
+        let Some((directory, result)) = reading.next().await else { break };
+        match result {
+            Ok(found) => {
+                listing.entries.extend(found.entries);
+                listing.skipped.extend(found.skipped);
+                waiting.extend(found.directories);
+            }
+            Err(error) if directory.is_root() || matches!(error.kind, Kind::Lost | Kind::Unreachable) => {
+                return Err(error);
+            }
+            Err(error) => listing.unreadable.push((directory.path, error)),
+        }
+    }
+    listing.entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    listing.skipped.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    listing.unreadable.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    Ok(listing)
+}
+
+/// A directory to be read.
+#[derive(Debug, Clone)]
+struct Directory {
+    /// Relative to the root; empty for the root.
+    path: RemotePath,
+    /// The server's own paths of the directories that links on this path lead to.
+    targets: Vec<RemotePath>,
+}
+
+impl Directory {
+    fn root() -> Self {
+        Self { path: RemotePath::new(Vec::new()), targets: Vec::new() }
+    }
+
+    fn is_root(&self) -> bool {
+        self.path.as_bytes().is_empty()
+    }
+}
+
+/// What one directory holds.
+#[derive(Debug, Default)]
+struct Found {
+    entries: Vec<Entry>,
+    skipped: Vec<(RemotePath, SkipReason)>,
+    directories: Vec<Directory>,
+}
+
+struct Walk<'a> {
+    pool: &'a Pool,
+    retry: &'a Retry,
+    root: &'a RemotePath,
+    rules: &'a Rules,
+}
+
+impl Walk<'_> {
+    async fn read(&self, directory: Directory) -> (Directory, Result<Found, Error>) {
+        let found = self.read_directory(&directory).await;
+        (directory, found)
+    }
+
+    async fn read_directory(&self, directory: &Directory) -> Result<Found, Error> {
+        let names = self.names(&self.absolute(&directory.path)).await?;
+        let mut found = Found::default();
+        let mut links = Vec::new();
+        for name in names {
+            let path = directory.path.join(&name.name);
+            match name.attributes.kind {
+                FileKind::Directory => {
+                    if self.rules.descends_into(&path) {
+                        found.directories.push(Directory { path, targets: directory.targets.clone() });
+                    }
+                }
+                // Without a size or a kind the listing is not enough to read the file by: the server is asked.
+                FileKind::Symlink | FileKind::Unknown => links.push(path),
+                FileKind::File if name.attributes.size.is_none() => links.push(path),
+                FileKind::File | FileKind::Special => found.entries.push(Entry { path, attributes: name.attributes }),
+            }
+        }
+        let mut followed =
+            futures::stream::iter(links.into_iter().map(|path| self.follow(directory, path))).buffer_unordered(AT_ONCE);
+        while let Some(target) = followed.next().await {
+            match target? {
+                Target::Entry(entry) => found.entries.push(entry),
+                Target::Directory(directory) => found.directories.push(directory),
+                Target::Skipped(path, reason) => found.skipped.push((path, reason)),
+            }
+        }
+        Ok(found)
+    }
+
+    async fn names(&self, directory: &RemotePath) -> Result<Vec<DirEntry>, Error> {
+        self.retry
+            .run(Error::may_pass, |_| async {
+                let mut names = Vec::new();
+                self.pool.lease().await?.list(directory, &mut |name| names.push(name)).await?;
+                Ok(names)
+            })
+            .await
+    }
+
+    /// What `path` leads to.
+    async fn follow(&self, directory: &Directory, path: RemotePath) -> Result<Target, Error> {
+        let absolute = self.absolute(&path);
+        let stat = |_| async { self.pool.lease().await?.stat(&absolute).await };
+        let attributes = match self.retry.run(Error::may_pass, stat).await {
+            Ok(attributes) => attributes,
+            Err(error) if matches!(error.kind, Kind::NotFound | Kind::Denied | Kind::Failed) => {
+                return Ok(Target::Skipped(path, SkipReason::LinkDangling));
+            }
+            Err(error) => return Err(error),
+        };
+        if attributes.kind != FileKind::Directory {
+            return Ok(Target::Entry(Entry { path, attributes }));
+        }
+        if !self.rules.descends_into(&path) {
+            return Ok(Target::Skipped(path, SkipReason::Directory));
+        }
+        let canonicalize = |_| async { self.pool.lease().await?.canonicalize(&absolute).await };
+        let target = self.retry.run(Error::may_pass, canonicalize).await?;
+        let here = self.retry.run(Error::may_pass, |_| async {
+            self.pool.lease().await?.canonicalize(&self.absolute(&directory.path)).await
+        });
+        let loops = is_within(&here.await?, &target)
+            || directory.targets.contains(&target)
+            || directory.targets.len() >= MOST_LINKS;
+        if loops {
+            return Ok(Target::Skipped(path, SkipReason::LinkLoop));
+        }
+        let mut targets = directory.targets.clone();
+        targets.push(target);
+        Ok(Target::Directory(Directory { path, targets }))
+    }
+
+    fn absolute(&self, path: &RemotePath) -> RemotePath {
+        if path.as_bytes().is_empty() { self.root.clone() } else { self.root.join(path.as_bytes()) }
+    }
+}
+
+enum Target {
+    Entry(Entry),
+    Directory(Directory),
+    Skipped(RemotePath, SkipReason),
+}
+
+/// Whether `path` is `ancestor` or lies below it; both as the server's own absolute paths.
+fn is_within(path: &RemotePath, ancestor: &RemotePath) -> bool {
+    let (path, ancestor) = (path.as_bytes(), ancestor.as_bytes());
+    let ancestor = ancestor.strip_suffix(b"/").unwrap_or(ancestor);
+    path.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_lies_within_itself_and_what_holds_it() {
+        for (path, ancestor, within) in [
+            ("/a/b", "/a/b", true),
+            ("/a/b", "/a", true),
+            ("/a/b", "/", true),
+            ("/ab", "/a", false),
+            ("/a", "/a/b", false),
+        ] {
+            assert_eq!(is_within(&path.into(), &ancestor.into()), within, "{path} in {ancestor}");
+        }
+    }
+}

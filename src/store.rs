@@ -1,0 +1,124 @@
+//! The object store as the rest of the program sees it: put one object, or upload it in parts.
+//!
+//! An object appears whole or not at all: a put whose body breaks off leaves nothing, and so does an upload that is
+//! aborted. The S3 adapter is `store/s3.rs`, the only file that names `aws_sdk_s3`.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::checksum::Crc64Nvme;
+use crate::template::ObjectKey;
+
+pub mod s3;
+
+/// Where objects go. One bucket.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Stores one object with one request. A buffered body is sent again by the adapter where the request may be
+    /// repeated; a streamed one is tried once.
+    async fn put(&self, object: &NewObject, body: Body) -> Result<(), Error>;
+
+    /// Begins an upload in parts. Until it is completed or aborted it costs storage and shows nowhere.
+    async fn begin(&self, object: &NewObject) -> Result<UploadId, Error>;
+
+    /// Uploads one part. `number` is from 1 to 10,000; every part but the last has at least 5 MiB. Retries as
+    /// [`put`](Store::put) does.
+    async fn upload_part(&self, upload: &Upload<'_>, number: u32, body: Body) -> Result<Part, Error>;
+
+    /// Makes the object out of all parts, given in the order of their numbers. `checksum` is that of the whole object:
+    /// the store compares it.
+    async fn complete(&self, upload: &Upload<'_>, parts: &[Part], checksum: Crc64Nvme) -> Result<(), Error>;
+
+    /// Gives the upload up and frees its parts. No part of it may be under way.
+    async fn abort(&self, upload: &Upload<'_>) -> Result<(), Error>;
+}
+
+/// What is to be stored, without its bytes.
+#[derive(Debug, Clone)]
+pub struct NewObject {
+    pub key: ObjectKey,
+    pub content_type: String,
+    /// User metadata, names without `x-amz-meta-`; ASCII values.
+    pub metadata: Vec<(&'static str, String)>,
+}
+
+/// An upload in parts that was begun.
+#[derive(Debug, Clone, Copy)]
+pub struct Upload<'a> {
+    pub object: &'a NewObject,
+    pub id: &'a UploadId,
+}
+
+/// S3's upload id. Opaque.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UploadId(pub String);
+
+/// A part that the store has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    pub number: u32,
+    pub etag: String,
+    pub checksum: Option<Crc64Nvme>,
+}
+
+/// The bytes of one request.
+#[derive(Debug)]
+pub enum Body {
+    /// All at hand, with their checksum: it is sent ahead of them and the store refuses bytes that differ.
+    Buffered { pieces: Vec<Bytes>, checksum: Crc64Nvme },
+    /// Exactly `len` bytes as they come; the checksum follows them in a trailer. `Err` in the channel, or its end before
+    /// `len` bytes, breaks the request off, and nothing is stored.
+    Streamed { len: u64, pieces: mpsc::Receiver<Result<Bytes, SourceBroke>> },
+}
+
+impl Body {
+    /// Of buffered pieces.
+    pub fn buffered(pieces: Vec<Bytes>) -> Self {
+        let checksum = Crc64Nvme::of(&pieces);
+        Body::Buffered { pieces, checksum }
+    }
+}
+
+/// The source of a streamed body failed; why is told by whoever feeds it.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the source of the upload broke off")]
+pub struct SourceBroke;
+
+/// What went wrong, chosen from the service's error codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// There is no such bucket.
+    NoBucket,
+    /// The bucket refuses this to these credentials, or there are none.
+    Denied,
+    /// The request was refused for another reason that trying again does not mend.
+    Rejected,
+    /// The store did not answer, or asked to come back later.
+    Unavailable,
+    /// The streamed body broke off; its feeder knows why.
+    SourceBroke,
+    /// The upload id is not known (any more).
+    NoUpload,
+}
+
+/// An error of one request, in words for the person who reads the log.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    pub kind: Kind,
+    message: String,
+}
+
+impl Error {
+    pub fn new(kind: Kind, message: impl fmt::Display) -> Self {
+        Self { kind, message: message.to_string() }
+    }
+
+    /// Whether the same request may succeed when it is sent again.
+    pub fn may_pass(&self) -> bool {
+        self.kind == Kind::Unavailable
+    }
+}

@@ -1,0 +1,376 @@
+//! The S3 adapter: requests, checksums and error codes of the S3 API. Promises what `store.rs` says.
+
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{SdkConfig, stalled_stream_protection::StalledStreamProtectionConfig};
+use aws_sdk_s3::Client;
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::primitives::{ByteStream, SdkBody};
+use aws_sdk_s3::types::{
+    ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart, ServerSideEncryption,
+    StorageClass,
+};
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tokio::sync::mpsc;
+
+use super::{Body, Error, Kind, NewObject, Part, SourceBroke, Store, Upload, UploadId};
+use crate::checksum::Crc64Nvme;
+use crate::config::{ObjectAttributes, UploadSettings};
+
+/// To reach an S3 endpoint; it answers in milliseconds or not at all.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A request whose bytes do not move for this long is given up and tried again. S3 itself closes an idle request
+/// after 20 s or so; a source that is slow does not count.
+const STALLED_FOR: Duration = Duration::from_secs(30);
+
+/// One bucket over `aws-sdk-s3`. Cheap to share; every request goes through one connection pool.
+#[derive(Debug, Clone)]
+pub struct S3Store {
+    client: Client,
+    bucket: String,
+    attributes: ObjectAttributes,
+    /// `OBJECT_TAGS` in the form of the `x-amz-tagging` header.
+    tagging: Option<String>,
+}
+
+impl S3Store {
+    /// `sdk` brings region, credentials and endpoint; `max_attempts` counts the first try.
+    pub fn new(sdk: &SdkConfig, bucket: String, settings: &UploadSettings, max_attempts: u32) -> Self {
+        // The SDK reads `AWS_ENDPOINT_URL_S3` itself, after this: `path_style` was resolved with it in view.
+        let config = aws_sdk_s3::config::Builder::from(sdk)
+            .force_path_style(settings.path_style.unwrap_or(false))
+            .retry_config(RetryConfig::standard().with_max_attempts(max_attempts))
+            .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
+            .stalled_stream_protection(
+                StalledStreamProtectionConfig::enabled().grace_period(STALLED_FOR).upload_enabled(true).build(),
+            )
+            .build();
+        let attributes = settings.attributes.clone();
+        let tagging = (!attributes.tags.is_empty()).then(|| tagging_header(&attributes.tags));
+        Self { client: Client::from_conf(config), bucket, attributes, tagging }
+    }
+
+    fn error<E>(&self, action: &str, key: &str, error: SdkError<E>) -> Error
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        let code = error.code().map(str::to_owned);
+        let status = error.raw_response().map(|response| response.status().as_u16());
+        let kind = classify(code.as_deref(), status, &error);
+        let target = format!("s3://{}/{key}", self.bucket);
+        let said = match (error.code(), error.message()) {
+            (Some(code), Some(message)) => format!("{code}: {message}"),
+            (Some(code), None) => code.to_owned(),
+            _ => DisplayErrorContext(&error).to_string(),
+        };
+        let request = match error
+            .as_service_error()
+            .and(error.raw_response())
+            .and_then(|r| r.headers().get("x-amz-request-id"))
+        {
+            Some(id) => format!(" (request {id})"),
+            None => String::new(),
+        };
+        let advice = match kind {
+            Kind::NoBucket => format!("; check that the bucket {} exists, and in this region", self.bucket),
+            Kind::Denied => {
+                "; the task role needs s3:PutObject and s3:AbortMultipartUpload on the bucket's objects, and \
+                             kms:GenerateDataKey and kms:Decrypt where a KMS key encrypts them"
+                    .to_owned()
+            }
+            _ => String::new(),
+        };
+        Error::new(kind, format!("{action} {target}: {said}{request}{advice}"))
+    }
+
+    fn sse(&self) -> Option<ServerSideEncryption> {
+        self.attributes.sse.as_deref().map(ServerSideEncryption::from)
+    }
+
+    fn storage_class(&self) -> Option<StorageClass> {
+        self.attributes.storage_class.as_deref().map(StorageClass::from)
+    }
+
+    /// Whether the object is there with this checksum: the answer to a completion whose own answer was lost.
+    async fn holds(&self, key: &str, checksum: Crc64Nvme) -> bool {
+        let head = self.client.head_object().bucket(&self.bucket).key(key).checksum_mode(ChecksumMode::Enabled);
+        match head.send().await {
+            Ok(object) => object.checksum_crc64_nvme() == Some(checksum.to_base64().as_str()),
+            Err(_) => false,
+        }
+    }
+}
+
+#[async_trait]
+impl Store for S3Store {
+    async fn put(&self, object: &NewObject, body: Body) -> Result<(), Error> {
+        let mut request = self
+            .client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(object.key.as_str())
+            .content_type(&object.content_type)
+            .set_server_side_encryption(self.sse())
+            .set_ssekms_key_id(self.attributes.kms_key_id.clone())
+            .set_storage_class(self.storage_class())
+            .set_tagging(self.tagging.clone());
+        for (name, value) in &object.metadata {
+            request = request.metadata(*name, value);
+        }
+        request = match body {
+            Body::Buffered { pieces, checksum } => request
+                .content_length(checksum.len() as i64)
+                .checksum_crc64_nvme(checksum.to_base64())
+                .body(buffered(pieces)),
+            Body::Streamed { len, pieces } => {
+                request.checksum_algorithm(ChecksumAlgorithm::Crc64Nvme).body(streamed(len, pieces))
+            }
+        };
+        match request.send().await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.error("PutObject to", object.key.as_str(), error)),
+        }
+    }
+
+    async fn begin(&self, object: &NewObject) -> Result<UploadId, Error> {
+        let mut request = self
+            .client
+            .create_multipart_upload()
+            .bucket(&self.bucket)
+            .key(object.key.as_str())
+            .content_type(&object.content_type)
+            .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
+            .checksum_type(ChecksumType::FullObject)
+            .set_server_side_encryption(self.sse())
+            .set_ssekms_key_id(self.attributes.kms_key_id.clone())
+            .set_storage_class(self.storage_class())
+            .set_tagging(self.tagging.clone());
+        for (name, value) in &object.metadata {
+            request = request.metadata(*name, value);
+        }
+        let begun = request.send().await.map_err(|e| self.error("CreateMultipartUpload of", object.key.as_str(), e))?;
+        match begun.upload_id() {
+            Some(id) => Ok(UploadId(id.to_owned())),
+            None => Err(Error::new(
+                Kind::Rejected,
+                format!(
+                    "CreateMultipartUpload of s3://{}/{}: the answer has no upload id",
+                    self.bucket,
+                    object.key.as_str()
+                ),
+            )),
+        }
+    }
+
+    async fn upload_part(&self, upload: &Upload<'_>, number: u32, body: Body) -> Result<Part, Error> {
+        let key = upload.object.key.as_str();
+        let request =
+            self.client.upload_part().bucket(&self.bucket).key(key).upload_id(&upload.id.0).part_number(number as i32);
+        let (request, checksum) = match body {
+            Body::Buffered { pieces, checksum } => {
+                let request = request
+                    .content_length(checksum.len() as i64)
+                    .checksum_crc64_nvme(checksum.to_base64())
+                    .body(buffered(pieces));
+                (request, Some(checksum))
+            }
+            Body::Streamed { len, pieces } => {
+                (request.checksum_algorithm(ChecksumAlgorithm::Crc64Nvme).body(streamed(len, pieces)), None)
+            }
+        };
+        let stored = request.send().await.map_err(|error| self.error("UploadPart of", key, error))?;
+        match stored.e_tag() {
+            Some(etag) => Ok(Part { number, etag: etag.to_owned(), checksum }),
+            None => Err(Error::new(
+                Kind::Rejected,
+                format!("UploadPart {number} of s3://{}/{key}: the answer has no ETag", self.bucket),
+            )),
+        }
+    }
+
+    async fn complete(&self, upload: &Upload<'_>, parts: &[Part], checksum: Crc64Nvme) -> Result<(), Error> {
+        let key = upload.object.key.as_str();
+        let parts = parts.iter().map(|part| {
+            CompletedPart::builder()
+                .part_number(part.number as i32)
+                .e_tag(&part.etag)
+                .set_checksum_crc64_nvme(part.checksum.map(Crc64Nvme::to_base64))
+                .build()
+        });
+        let sent = self
+            .client
+            .complete_multipart_upload()
+            .bucket(&self.bucket)
+            .key(key)
+            .upload_id(&upload.id.0)
+            .checksum_type(ChecksumType::FullObject)
+            .checksum_crc64_nvme(checksum.to_base64())
+            .mpu_object_size(checksum.len() as i64)
+            .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build())
+            .send()
+            .await;
+        match sent {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let error = self.error("CompleteMultipartUpload of", key, error);
+                // A completion that was sent twice because its answer was lost finds no upload the second time.
+                if error.kind == Kind::NoUpload && self.holds(key, checksum).await { Ok(()) } else { Err(error) }
+            }
+        }
+    }
+
+    async fn abort(&self, upload: &Upload<'_>) -> Result<(), Error> {
+        let key = upload.object.key.as_str();
+        let sent =
+            self.client.abort_multipart_upload().bucket(&self.bucket).key(key).upload_id(&upload.id.0).send().await;
+        match sent.map_err(|error| self.error("AbortMultipartUpload of", key, error)) {
+            Err(error) if error.kind != Kind::NoUpload => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// From the service's code first, the HTTP status second, and what kind of failure the SDK saw last.
+fn classify<E>(code: Option<&str>, status: Option<u16>, error: &SdkError<E>) -> Kind
+where
+    E: std::error::Error + 'static,
+{
+    if source_broke(error) {
+        return Kind::SourceBroke;
+    }
+    match (code, status) {
+        (Some("NoSuchBucket"), _) => Kind::NoBucket,
+        (Some("NoSuchUpload"), _) => Kind::NoUpload,
+        (
+            Some(
+                "SlowDown"
+                | "RequestTimeout"
+                | "InternalError"
+                | "ServiceUnavailable"
+                | "BadDigest"
+                | "XAmzContentChecksumMismatch"
+                | "IncompleteBody",
+            ),
+            _,
+        ) => Kind::Unavailable,
+        (
+            Some(
+                "AccessDenied"
+                | "InvalidAccessKeyId"
+                | "SignatureDoesNotMatch"
+                | "ExpiredToken"
+                | "InvalidToken"
+                | "AllAccessDisabled"
+                | "AccountProblem",
+            ),
+            _,
+        )
+        | (_, Some(401 | 403)) => Kind::Denied,
+        (_, Some(408 | 429 | 500..=599)) => Kind::Unavailable,
+        (_, Some(_)) => Kind::Rejected,
+        (_, None) => match error {
+            // No credentials, no region, no endpoint: nothing was sent, and nothing will be.
+            SdkError::ConstructionFailure(_) => Kind::Denied,
+            _ => Kind::Unavailable,
+        },
+    }
+}
+
+/// Whether the body's own error is what ended the request.
+fn source_broke(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<SourceBroke>())
+}
+
+/// `k=v&k=v`, percent-encoded as a URL query.
+fn tagging_header(tags: &[(String, String)]) -> String {
+    use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    tags.iter().map(|(key, value)| format!("{}={}", encode(key), encode(value))).collect::<Vec<_>>().join("&")
+}
+
+/// A body that the SDK can send again: pieces are shared, not copied.
+fn buffered(pieces: Vec<Bytes>) -> ByteStream {
+    let body = SdkBody::retryable(move || SdkBody::from_body_1_x(PiecesBody::new(pieces.clone())));
+    ByteStream::new(body)
+}
+
+fn streamed(len: u64, pieces: mpsc::Receiver<Result<Bytes, SourceBroke>>) -> ByteStream {
+    ByteStream::new(SdkBody::from_body_1_x(StreamedBody { remaining: len, pieces: Mutex::new(pieces) }))
+}
+
+/// Pieces in memory as an HTTP body, handed to the socket as they are.
+struct PiecesBody {
+    pieces: std::vec::IntoIter<Bytes>,
+    remaining: u64,
+}
+
+impl PiecesBody {
+    fn new(pieces: Vec<Bytes>) -> Self {
+        let remaining = pieces.iter().map(|piece| piece.len() as u64).sum();
+        Self { pieces: pieces.into_iter(), remaining }
+    }
+}
+
+impl http_body::Body for PiecesBody {
+    type Data = Bytes;
+    type Error = SourceBroke;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, SourceBroke>>> {
+        let next = self.pieces.next();
+        if let Some(piece) = &next {
+            self.remaining -= piece.len() as u64;
+        }
+        Poll::Ready(next.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.remaining == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.remaining)
+    }
+}
+
+/// Pieces as they arrive, exactly as many bytes as announced.
+struct StreamedBody {
+    remaining: u64,
+    /// Only ever polled by one task; the lock makes the body `Sync`, as the SDK asks.
+    pieces: Mutex<mpsc::Receiver<Result<Bytes, SourceBroke>>>,
+}
+
+impl http_body::Body for StreamedBody {
+    type Data = Bytes;
+    type Error = SourceBroke;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, SourceBroke>>> {
+        let this = self.get_mut();
+        if this.remaining == 0 {
+            return Poll::Ready(None);
+        }
+        let receiver = this.pieces.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let frame = match std::task::ready!(receiver.poll_recv(cx)) {
+            Some(Ok(piece)) if piece.len() as u64 <= this.remaining => {
+                this.remaining -= piece.len() as u64;
+                Ok(Frame::data(piece))
+            }
+            _ => Err(SourceBroke),
+        };
+        Poll::Ready(Some(frame))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.remaining == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.remaining)
+    }
+}

@@ -1,0 +1,300 @@
+//! Planned files into the store: the run loop, and what every file under way shares.
+//!
+//! The part is the unit of work: a byte range is read from the server, checksummed, put to the store, and tried again
+//! alone when either side fails. One budget of bytes bounds all that is held between the two networks. Nothing waits
+//! for the budget while it holds a place among the store's requests, so neither can starve the other.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use chrono::Utc;
+use secrecy::SecretString;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::checksum::Crc64Nvme;
+use crate::config::{UnpackSettings, UploadSettings};
+use crate::exit::Exit;
+use crate::failure::{Failure, FailureCode};
+use crate::plan::PlannedFile;
+use crate::remote::pool::Pool;
+use crate::report::{FileRecord, FileResult, Reporter, Totals};
+use crate::retry::Retry;
+use crate::store::Store;
+use crate::template::{KeyTemplate, ObjectKey};
+
+mod budget;
+mod fetch;
+mod unpack;
+mod upload;
+
+pub use budget::Budget;
+
+/// Files under way at once: enough to keep hundreds of small ones in flight on each connection, few enough that what a
+/// task weighs does not matter.
+const FILES_AT_ONCE: usize = 512;
+
+/// How a run transfers. Resolved once.
+#[derive(Debug)]
+pub struct Settings {
+    pub upload: UploadSettings,
+    pub unpack: UnpackSettings,
+    pub keys: KeyTemplate,
+    pub archive_password: Option<SecretString>,
+}
+
+/// When to stop what is under way.
+#[derive(Debug, Clone)]
+pub struct Stop {
+    /// No new work, no further read; requests to the store that are under way are let finish.
+    pub soon: CancellationToken,
+    /// Nothing is waited for any more but the aborts.
+    pub now: CancellationToken,
+}
+
+/// What every file under way shares.
+pub struct Transfer {
+    pool: Pool,
+    store: Arc<dyn Store>,
+    retry: Retry,
+    settings: Settings,
+    reporter: Reporter,
+    stop: Stop,
+    budget: Budget,
+    /// Places among the requests to the store.
+    requests: Semaphore,
+    /// Held by the large file whose parts are being started: earlier files are finished first.
+    turn: Semaphore,
+    /// Places among the archives being unpacked; see `unpack.rs` on why they are few.
+    unpacking: Semaphore,
+    /// Keys that objects of this run have or will have, to find collisions of archive entries with them.
+    keys: Mutex<HashSet<ObjectKey>>,
+    /// The bucket is not there: no file can be delivered, so no further one is read.
+    no_bucket: OnceLock<Failure>,
+    counters: Counters,
+}
+
+/// Running sums, read by the progress bar while the run goes on.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub files_done: AtomicU64,
+    pub objects: AtomicU64,
+    pub bytes_read: AtomicU64,
+    pub bytes_written: AtomicU64,
+}
+
+/// How the files ended.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    pub completed: u64,
+    pub failed: u64,
+    /// The exit codes that the failures' causes have, without repetition.
+    causes: HashSet<Option<Exit>>,
+    /// The first failure's message.
+    pub first_failure: Option<String>,
+}
+
+impl Tally {
+    pub fn fail(&mut self, path: &str, failure: &Failure) {
+        self.failed += 1;
+        self.causes.insert(failure.exit);
+        self.first_failure.get_or_insert_with(|| format!("{path}: {failure}"));
+    }
+
+    /// The contract's rule: one cause that all files failed for gives its own code, anything else that failed 3.
+    pub fn exit(&self) -> Exit {
+        if self.failed == 0 {
+            return Exit::Ok;
+        }
+        match self.causes.iter().next() {
+            Some(Some(exit)) if self.causes.len() == 1 && self.completed == 0 => *exit,
+            _ => Exit::Partial,
+        }
+    }
+}
+
+/// One file's end, for the tally.
+enum FileEnd {
+    Delivered,
+    /// Its own object is there, but not all that was in it.
+    InPart(Failure),
+    Failed(Failure),
+}
+
+impl Transfer {
+    pub fn new(
+        pool: Pool,
+        store: Arc<dyn Store>,
+        retry: Retry,
+        settings: Settings,
+        memory_limit: u64,
+        reporter: Reporter,
+        stop: Stop,
+    ) -> Self {
+        let requests = Semaphore::new(settings.upload.concurrency.get());
+        let budget = Budget::new(memory_limit);
+        let unpacking = Semaphore::new(unpack::places(memory_limit));
+        Self {
+            pool,
+            store,
+            retry,
+            settings,
+            reporter,
+            stop,
+            budget,
+            requests,
+            turn: Semaphore::new(1),
+            unpacking,
+            keys: Mutex::default(),
+            no_bucket: OnceLock::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Sums so far, without what selection counts.
+    pub fn totals(&self) -> Totals {
+        Totals {
+            objects: self.counters.objects.load(Ordering::Relaxed),
+            bytes_read: self.counters.bytes_read.load(Ordering::Relaxed),
+            bytes_written: self.counters.bytes_written.load(Ordering::Relaxed),
+            ..Totals::default()
+        }
+    }
+
+    /// Transfers every file, in order, many at once. Returns when all have ended; each has its record by then. Files
+    /// that were not begun when the run was stopped have none.
+    pub async fn run(self: &Arc<Self>, files: Vec<PlannedFile>) -> Tally {
+        if self.settings.unpack.zip {
+            self.lock_keys().extend(files.iter().map(|file| file.key.clone()));
+        }
+        let mut tally = Tally::default();
+        let mut running = JoinSet::new();
+        for file in files {
+            while running.len() >= FILES_AT_ONCE {
+                self.note(running.join_next().await, &mut tally);
+            }
+            if self.stop.soon.is_cancelled() {
+                break;
+            }
+            let this = self.clone();
+            running.spawn(async move {
+                let path = file.remote.to_text();
+                (this.transfer_file(file).await, path)
+            });
+            while let Some(ended) = running.try_join_next() {
+                self.note(Some(ended), &mut tally);
+            }
+        }
+        while let Some(ended) = running.join_next().await {
+            self.note(Some(ended), &mut tally);
+        }
+        tally
+    }
+
+    fn note(&self, ended: Option<Result<(FileEnd, String), tokio::task::JoinError>>, tally: &mut Tally) {
+        self.counters.files_done.fetch_add(1, Ordering::Relaxed);
+        match ended {
+            None => {}
+            Some(Ok((FileEnd::Delivered, _))) => tally.completed += 1,
+            Some(Ok((FileEnd::InPart(failure) | FileEnd::Failed(failure), path))) => tally.fail(&path, &failure),
+            Some(Err(panic)) => {
+                tracing::error!(error = %panic, "a file's task failed; this is a fault of the program");
+                let failure = Failure {
+                    exit: Some(Exit::Internal),
+                    ..Failure::new(FailureCode::InternalError, "a fault of the program; see the log")
+                };
+                tally.fail("a file", &failure);
+            }
+        }
+    }
+
+    async fn transfer_file(self: Arc<Self>, file: PlannedFile) -> FileEnd {
+        let start = Utc::now();
+        let path = file.remote.to_text();
+        let mut refused = None;
+        let mut delivered = Vec::new();
+        let result = match self.deliver(&file, &mut refused, &mut delivered).await {
+            Ok(result) => result,
+            Err(failure) => {
+                tracing::warn!(file = %path, code = failure.code.as_str(), error = %failure, "a file failed");
+                FileResult::Failed { failure, delivered }
+            }
+        };
+        let end = match (&result, refused) {
+            (FileResult::Failed { failure, .. }, _) => FileEnd::Failed(failure.clone()),
+            (_, Some(failure)) => FileEnd::InPart(failure),
+            _ => FileEnd::Delivered,
+        };
+        self.reporter.file(FileRecord { path, archive: None, start, result }).await;
+        end
+    }
+
+    /// Delivers a file, its entries first where it is an archive: an archive that cannot be unpacked leaves no object.
+    async fn deliver(
+        self: &Arc<Self>,
+        file: &PlannedFile,
+        refused: &mut Option<Failure>,
+        delivered: &mut Vec<String>,
+    ) -> Result<FileResult, Failure> {
+        if let Some(failure) = self.no_bucket.get() {
+            return Err(failure.clone());
+        }
+        if self.settings.unpack.zip && file.size >= unpack::SMALLEST_ZIP {
+            match self.look(file).await? {
+                upload::Look::Delivered(checksum) => return Ok(self.completed(file, checksum)),
+                upload::Look::Plain => {}
+                upload::Look::Archive => {
+                    let unpacked = self.unpack(file, delivered).await?;
+                    *refused = unpacked.refused;
+                    if !self.settings.unpack.keep_archive {
+                        return Ok(FileResult::Unpacked { bytes: file.size });
+                    }
+                }
+            }
+        }
+        let checksum = self.upload_file(file).await?;
+        Ok(self.completed(file, checksum))
+    }
+
+    fn completed(&self, file: &PlannedFile, checksum: Crc64Nvme) -> FileResult {
+        FileResult::Completed { key: file.key.clone(), checksum }
+    }
+
+    fn lock_keys(&self) -> std::sync::MutexGuard<'_, HashSet<ObjectKey>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(completed: u64, exits: &[Option<Exit>]) -> Tally {
+        let mut tally = Tally { completed, ..Tally::default() };
+        for exit in exits {
+            tally.fail("a", &Failure { exit: *exit, ..Failure::new(FailureCode::ReadFileError, "no") });
+        }
+        tally
+    }
+
+    #[test]
+    fn one_cause_for_every_file_gives_its_own_code() {
+        assert_eq!(tally(0, &[]).exit(), Exit::Ok);
+        assert_eq!(tally(9, &[]).exit(), Exit::Ok);
+        assert_eq!(tally(0, &[Some(Exit::Destination), Some(Exit::Destination)]).exit(), Exit::Destination);
+    }
+
+    #[test]
+    fn anything_else_that_failed_is_partial() {
+        assert_eq!(tally(0, &[Some(Exit::Destination), Some(Exit::Unreachable)]).exit(), Exit::Partial);
+        assert_eq!(tally(0, &[Some(Exit::Destination), None]).exit(), Exit::Partial);
+        assert_eq!(tally(0, &[None]).exit(), Exit::Partial);
+        assert_eq!(tally(1, &[Some(Exit::Destination)]).exit(), Exit::Partial);
+    }
+}

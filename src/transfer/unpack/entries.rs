@@ -1,0 +1,408 @@
+//! The entries of one archive into objects, in order, as the decoder hands them over.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::judge::{Judge, Verdict, collision};
+use super::{Entry, Event, Unpacked};
+use crate::checksum::{Crc64Nvme, Hasher};
+use crate::failure::{Failure, FailureCode};
+use crate::plan::{self, PlannedFile};
+use crate::remote::RemotePath;
+use crate::report::{FileRecord, FileResult};
+use crate::store::{self, Body, NewObject, Part, SourceBroke, Upload};
+use crate::template::ObjectKey;
+use crate::transfer::{Transfer, upload};
+
+/// Small entries being put at once, from one archive.
+const PUTS_AT_ONCE: usize = 64;
+
+/// Delivers the entries of one archive.
+pub struct Entries<'a> {
+    transfer: Arc<Transfer>,
+    archive: Arc<PlannedFile>,
+    judge: Arc<Judge>,
+    delivered: &'a mut Vec<String>,
+    puts: JoinSet<Result<ObjectKey, Failure>>,
+    refused: Option<Failure>,
+    /// The first entry that could not be stored.
+    not_stored: Option<Failure>,
+}
+
+/// Why an entry was not delivered.
+enum EntryError {
+    /// The archive cannot be read on, or the run stops: nothing of it follows.
+    Archive(Failure),
+    /// The store did not take it; the entry could be decoded again.
+    Store(Failure),
+}
+
+type Events = mpsc::Receiver<Event>;
+
+impl<'a> Entries<'a> {
+    pub fn new(
+        transfer: Arc<Transfer>,
+        archive: Arc<PlannedFile>,
+        judge: Arc<Judge>,
+        delivered: &'a mut Vec<String>,
+    ) -> Self {
+        Self { transfer, archive, judge, delivered, puts: JoinSet::new(), refused: None, not_stored: None }
+    }
+
+    /// Runs to the archive's end, or to what makes it fail. Entries that were under way by then are let finish.
+    pub async fn deliver(mut self) -> Result<Unpacked, Failure> {
+        let ended = self.deliver_all().await;
+        while let Some(put) = self.puts.join_next().await {
+            self.note(put);
+        }
+        ended?;
+        match self.not_stored {
+            Some(failure) => Err(failure),
+            None => Ok(Unpacked { refused: self.refused }),
+        }
+    }
+
+    async fn deliver_all(&mut self) -> Result<(), Failure> {
+        let mut index = 0;
+        let mut attempt = 1;
+        let mut events = self.transfer.decode(&self.archive, &self.judge, index);
+        loop {
+            while let Some(put) = self.puts.try_join_next() {
+                self.note(put);
+            }
+            let (entry, verdict) = match events.recv().await {
+                Some(Event::Entry(entry, verdict)) => (entry, verdict),
+                Some(Event::Done(ended)) => return ended,
+                _ => return Err(out_of_step()),
+            };
+            let start = Utc::now();
+            match verdict {
+                Verdict::Nothing => {}
+                Verdict::Skip(reason) => self.record(&entry, start, FileResult::Skipped(reason)).await,
+                Verdict::Refuse(failure) => self.refuse(&entry, start, failure).await,
+                Verdict::Deliver(key) if !self.transfer.lock_keys().insert(key.clone()) => {
+                    self.refuse(&entry, start, collision(&key)).await;
+                    while next_piece(&mut events).await?.is_some() {}
+                }
+                Verdict::Deliver(key) => match self.deliver_entry(&entry, &key, start, &mut events).await {
+                    Ok(()) => {}
+                    Err(EntryError::Archive(failure)) => return Err(failure),
+                    Err(EntryError::Store(failure)) => {
+                        let again = failure.may_pass && self.transfer.retry.wait(attempt).await;
+                        if again {
+                            attempt += 1;
+                            self.transfer.lock_keys().remove(&key);
+                        } else {
+                            self.fail(&entry, start, failure).await;
+                            (index, attempt) = (index + 1, 1);
+                        }
+                        events = self.transfer.decode(&self.archive, &self.judge, index);
+                        continue;
+                    }
+                },
+            }
+            (index, attempt) = (index + 1, 1);
+        }
+    }
+
+    /// Delivers one entry, whose data is the next to come.
+    async fn deliver_entry(
+        &mut self,
+        entry: &Entry,
+        key: &ObjectKey,
+        start: DateTime<Utc>,
+        events: &mut Events,
+    ) -> Result<(), EntryError> {
+        let mut object = plan::new_object(key.clone(), self.judge.mtime(entry), &self.archive.remote);
+        object.metadata.push(("archive-entry", RemotePath::new(entry.name.clone()).percent_encoded()));
+        plan::fit_metadata(&mut object);
+        let upload = &self.transfer.settings.upload;
+        if entry.size <= self.transfer.held_whole() {
+            return self.spawn_put(entry, object, start, events).await.map_err(EntryError::Archive);
+        }
+        let checksum = if entry.size <= upload.multipart_threshold.0 {
+            self.put_streamed(&object, entry.size, events).await?
+        } else {
+            self.put_in_parts(&object, entry.size, events).await?
+        };
+        self.delivered.push(key.as_str().to_owned());
+        self.record(entry, start, FileResult::Completed { key: key.clone(), checksum }).await;
+        Ok(())
+    }
+
+    /// Gathers a small entry and puts it while the next ones are decoded.
+    async fn spawn_put(
+        &mut self,
+        entry: &Entry,
+        object: NewObject,
+        start: DateTime<Utc>,
+        events: &mut Events,
+    ) -> Result<(), Failure> {
+        while self.puts.len() >= PUTS_AT_ONCE {
+            if let Some(put) = self.puts.join_next().await {
+                self.note(put);
+            }
+        }
+        let held = self.transfer.hold(entry.size).await?;
+        let mut pieces = Vec::new();
+        while let Some(piece) = next_piece(events).await? {
+            pieces.push(piece);
+        }
+        let transfer = self.transfer.clone();
+        let (path, archive) = (entry.text(), self.archive.remote.to_text());
+        self.puts.spawn(async move {
+            let (result, put) = match transfer.put_whole(&object, pieces, held).await {
+                Ok(checksum) => (FileResult::Completed { key: object.key.clone(), checksum }, Ok(object.key)),
+                Err(failure) => (
+                    FileResult::Failed { failure: failure.clone(), delivered: Vec::new() },
+                    Err(Failure { message: format!("entry {path:?}: {failure}"), ..failure }),
+                ),
+            };
+            transfer.reporter.file(FileRecord { path, archive: Some(archive), start, result }).await;
+            put
+        });
+        Ok(())
+    }
+
+    /// Sends an entry with one request while it is decoded.
+    async fn put_streamed(&self, object: &NewObject, size: u64, events: &mut Events) -> Result<Crc64Nvme, EntryError> {
+        let mut pieces = Pieces::new(events);
+        let send = |body| self.transfer.store.put(object, body);
+        let (checksum, ()) = self.stream(&mut pieces, size, true, send).await?;
+        self.transfer.count_object(checksum.len());
+        Ok(checksum)
+    }
+
+    /// Sends the next `len` bytes as a request's body. With `last`, the last of them only once the entry's checksum held.
+    async fn stream<T, F>(
+        &self,
+        pieces: &mut Pieces<'_>,
+        len: u64,
+        last: bool,
+        send: impl FnOnce(Body) -> F,
+    ) -> Result<(Crc64Nvme, T), EntryError>
+    where
+        F: Future<Output = Result<T, store::Error>>,
+    {
+        let _place = self.transfer.place(&self.transfer.stop.soon).await.map_err(EntryError::Archive)?;
+        let (sender, receiver) = mpsc::channel(upload::PIECES_WAITING);
+        let request = self.transfer.request(send(Body::Streamed { len, pieces: receiver }));
+        let (fed, sent) = tokio::join!(feed(pieces, len, last, sender), request);
+        match (fed, sent) {
+            (Err(failure), _) => Err(EntryError::Archive(failure)),
+            (Ok(_), Err(failure)) if failure.code == FailureCode::Interrupted => Err(EntryError::Archive(failure)),
+            (Ok(_), Err(failure)) => Err(EntryError::Store(failure)),
+            (Ok(checksum), Ok(sent)) => Ok((checksum, sent)),
+        }
+    }
+
+    /// Uploads a large entry in parts while it is decoded.
+    async fn put_in_parts(&self, object: &NewObject, size: u64, events: &mut Events) -> Result<Crc64Nvme, EntryError> {
+        let transfer = &self.transfer;
+        let id = transfer.begin(object).await.map_err(EntryError::Store)?;
+        let upload = Upload { object, id: &id };
+        let result = async {
+            let (parts, checksum) = self.put_parts(&upload, size, events).await?;
+            transfer.complete(&upload, &parts, checksum).await.map_err(EntryError::Store)?;
+            Ok(checksum)
+        };
+        let result = result.await;
+        if result.is_err() {
+            transfer.abort(&upload).await;
+        }
+        result
+    }
+
+    async fn put_parts(
+        &self,
+        upload: &Upload<'_>,
+        size: u64,
+        events: &mut Events,
+    ) -> Result<(Vec<Part>, Crc64Nvme), EntryError> {
+        let transfer = &self.transfer;
+        let wished = transfer.settings.upload.part_size.0;
+        let part_size = plan::part_size(size, wished);
+        let mut pieces = Pieces::new(events);
+        let mut running = FuturesUnordered::new();
+        let mut done: Vec<(Part, Crc64Nvme)> = Vec::new();
+        let result: Result<(), EntryError> = async {
+            for (number, (offset, len)) in (1..).zip(plan::parts(size, part_size)) {
+                if part_size > wished {
+                    let last = offset + len == size;
+                    let send = |body| transfer.store.upload_part(upload, number, body);
+                    let (checksum, part) = self.stream(&mut pieces, len, last, send).await?;
+                    done.push((part, checksum));
+                    continue;
+                }
+                let gather = async {
+                    let held = transfer.hold(len).await?;
+                    Ok((pieces.take(len).await?, held))
+                };
+                tokio::pin!(gather);
+                // Parts under way go on while the next one is decoded.
+                let (part, held) = loop {
+                    tokio::select! {
+                        biased;
+                        Some(put) = running.next(), if !running.is_empty() => {
+                            let put: Result<_, Failure> = put;
+                            done.push(put.map_err(EntryError::Store)?);
+                        }
+                        part = &mut gather => break part.map_err(EntryError::Archive)?,
+                    }
+                };
+                running.push(transfer.put_part(upload, number, part, held, &transfer.stop.soon));
+            }
+            if part_size <= wished {
+                pieces.end().await.map_err(EntryError::Archive)?;
+            }
+            Ok(())
+        }
+        .await;
+        // Whatever happened: no request of this upload may be under way when it is completed or aborted.
+        let mut store_failure = None;
+        while let Some(put) = running.next().await {
+            match put {
+                Ok(part) => done.push(part),
+                Err(failure) => store_failure = store_failure.or(Some(failure)),
+            }
+        }
+        result?;
+        if let Some(failure) = store_failure {
+            return Err(EntryError::Store(failure));
+        }
+        done.sort_unstable_by_key(|(part, _)| part.number);
+        let checksum = done.iter().fold(Crc64Nvme::EMPTY, |whole, (_, part)| whole.then(*part));
+        Ok((done.into_iter().map(|(part, _)| part).collect(), checksum))
+    }
+
+    fn note(&mut self, put: Result<Result<ObjectKey, Failure>, tokio::task::JoinError>) {
+        match put {
+            Ok(Ok(key)) => self.delivered.push(key.into_string()),
+            Ok(Err(failure)) => {
+                self.not_stored.get_or_insert(failure);
+            }
+            Err(panic) => {
+                self.not_stored.get_or_insert(super::decoder_failed(&panic));
+            }
+        }
+    }
+
+    async fn refuse(&mut self, entry: &Entry, start: DateTime<Utc>, failure: Failure) {
+        tracing::warn!(
+            archive = %self.archive.remote, entry = entry.text(), code = failure.code.as_str(), error = %failure,
+            "an entry was refused"
+        );
+        self.refused.get_or_insert_with(|| failure.clone());
+        self.record(entry, start, FileResult::Failed { failure, delivered: Vec::new() }).await;
+    }
+
+    async fn fail(&mut self, entry: &Entry, start: DateTime<Utc>, failure: Failure) {
+        let message = format!("entry {:?}: {failure}", entry.text());
+        self.not_stored.get_or_insert(Failure { message, ..failure.clone() });
+        self.record(entry, start, FileResult::Failed { failure, delivered: Vec::new() }).await;
+    }
+
+    async fn record(&self, entry: &Entry, start: DateTime<Utc>, result: FileResult) {
+        let archive = Some(self.archive.remote.to_text());
+        self.transfer.reporter.file(FileRecord { path: entry.text(), archive, start, result }).await;
+    }
+}
+
+/// The next piece of the entry under way; `None` at its end, its checksum having held.
+async fn next_piece(events: &mut Events) -> Result<Option<Bytes>, Failure> {
+    match events.recv().await {
+        Some(Event::Data(piece)) => Ok(Some(piece)),
+        Some(Event::End) => Ok(None),
+        Some(Event::Done(Err(failure))) => Err(failure),
+        _ => Err(out_of_step()),
+    }
+}
+
+fn out_of_step() -> Failure {
+    Failure::new(FailureCode::InternalError, "the decoder ended without a word; see the log")
+}
+
+/// One entry's data, cut where parts end.
+struct Pieces<'a> {
+    events: &'a mut Events,
+    /// What the last cut left.
+    rest: Bytes,
+}
+
+impl<'a> Pieces<'a> {
+    fn new(events: &'a mut Events) -> Self {
+        Self { events, rest: Bytes::new() }
+    }
+
+    /// At most `most` bytes; none at the entry's end.
+    async fn next(&mut self, most: u64) -> Result<Bytes, Failure> {
+        if self.rest.is_empty() {
+            match next_piece(self.events).await? {
+                Some(piece) => self.rest = piece,
+                None => return Ok(Bytes::new()),
+            }
+        }
+        let len = usize::try_from(most).unwrap_or(usize::MAX).min(self.rest.len());
+        Ok(self.rest.split_to(len))
+    }
+
+    /// Exactly `len` bytes.
+    async fn take(&mut self, len: u64) -> Result<Vec<Bytes>, Failure> {
+        let mut pieces = Vec::new();
+        let mut left = len;
+        while left > 0 {
+            let piece = self.next(left).await?;
+            if piece.is_empty() {
+                return Err(out_of_step());
+            }
+            left -= piece.len() as u64;
+            pieces.push(piece);
+        }
+        Ok(pieces)
+    }
+
+    /// Waits for the entry's end.
+    async fn end(&mut self) -> Result<(), Failure> {
+        if self.next(1).await?.is_empty() { Ok(()) } else { Err(out_of_step()) }
+    }
+}
+
+/// Sends exactly `len` bytes into `body`; see [`Entries::stream`].
+async fn feed(
+    pieces: &mut Pieces<'_>,
+    len: u64,
+    last: bool,
+    body: mpsc::Sender<Result<Bytes, SourceBroke>>,
+) -> Result<Crc64Nvme, Failure> {
+    let mut hasher = Hasher::new();
+    let mut left = len;
+    let fed = async {
+        while left > 0 {
+            let piece = pieces.next(left).await?;
+            if piece.is_empty() {
+                return Err(out_of_step());
+            }
+            hasher.update(&piece);
+            left -= piece.len() as u64;
+            if left == 0 && last {
+                pieces.end().await?;
+            }
+            if body.send(Ok(piece)).await.is_err() {
+                // The request ended; it knows why.
+                break;
+            }
+        }
+        Ok(())
+    };
+    if let Err(failure) = fed.await {
+        let _ = body.send(Err(SourceBroke)).await;
+        return Err(failure);
+    }
+    Ok(hasher.finish())
+}

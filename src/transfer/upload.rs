@@ -1,0 +1,313 @@
+//! One remote file into one object: with one request, with one request whose body is read as it is sent, or in parts.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use tokio::sync::{SemaphorePermit, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::budget::Held;
+use super::fetch::STREAM_WINDOW;
+use super::{Transfer, unpack};
+use crate::checksum::Crc64Nvme;
+use crate::exit::Exit;
+use crate::failure::{Failure, FailureCode};
+use crate::plan::{self, PlannedFile};
+use crate::store::{self, Body, NewObject, Part, Upload, UploadId};
+
+/// Pieces that may wait between the reader of a streamed body and the socket.
+pub(super) const PIECES_WAITING: usize = 2;
+
+/// What a first look at a file's content told.
+pub enum Look {
+    /// Not an archive. The look had all of a small file in hand, so that it is in the store already.
+    Delivered(Crc64Nvme),
+    /// Not an archive.
+    Plain,
+    Archive,
+}
+
+impl Transfer {
+    /// Bytes up to which an object is held whole while it is put.
+    pub(super) fn held_whole(&self) -> u64 {
+        let upload = &self.settings.upload;
+        upload.part_size.0.min(upload.multipart_threshold.0)
+    }
+
+    /// Finds out whether the file is an archive, by its content.
+    pub(super) async fn look(&self, file: &PlannedFile) -> Result<Look, Failure> {
+        let stop = &self.stop.soon;
+        if file.size > self.held_whole() {
+            let start = self.range(file, 0, unpack::SIGNATURE_LEN, stop).await?;
+            return Ok(if unpack::is_zip(&start) { Look::Archive } else { Look::Plain });
+        }
+        let held = self.hold(file.size).await?;
+        let pieces = self.range(file, 0, file.size, stop).await?;
+        if unpack::is_zip(&pieces) {
+            return Ok(Look::Archive);
+        }
+        self.put_whole(&file.object(), pieces, held).await.map(Look::Delivered)
+    }
+
+    /// Delivers the file as it is.
+    pub(super) async fn upload_file(&self, file: &PlannedFile) -> Result<Crc64Nvme, Failure> {
+        if file.size <= self.held_whole() {
+            let held = self.hold(file.size).await?;
+            let pieces = self.range(file, 0, file.size, &self.stop.soon).await?;
+            self.put_whole(&file.object(), pieces, held).await
+        } else if file.size <= self.settings.upload.multipart_threshold.0 {
+            self.put_streamed(file).await
+        } else {
+            self.upload_in_parts(file).await
+        }
+    }
+
+    /// Waits for `bytes` of the budget, or for the run to stop.
+    pub(super) async fn hold(&self, bytes: u64) -> Result<Held, Failure> {
+        tokio::select! {
+            biased;
+            () = self.stop.soon.cancelled() => Err(Failure::interrupted()),
+            held = self.budget.hold(bytes) => Ok(held),
+        }
+    }
+
+    /// Puts bytes that are at hand. `held` is their share of the budget.
+    pub(super) async fn put_whole(
+        &self,
+        object: &NewObject,
+        pieces: Vec<Bytes>,
+        held: Held,
+    ) -> Result<Crc64Nvme, Failure> {
+        let checksum = Crc64Nvme::of(&pieces);
+        let _place = self.place(&self.stop.soon).await?;
+        self.request(self.store.put(object, Body::Buffered { pieces, checksum })).await?;
+        drop(held);
+        self.count_object(checksum.len());
+        Ok(checksum)
+    }
+
+    /// Puts a file that is too large to be held, with one request.
+    async fn put_streamed(&self, file: &PlannedFile) -> Result<Crc64Nvme, Failure> {
+        let _held = self.hold(STREAM_WINDOW.min(file.size)).await?;
+        let object = file.object();
+        let (checksum, ()) =
+            self.stream(file, (0, file.size), &self.stop.soon, |body| self.store.put(&object, body)).await?;
+        self.count_object(checksum.len());
+        Ok(checksum)
+    }
+
+    /// Reads a range and sends it at the same time; begins again from the range's start where the store's side fails.
+    async fn stream<T, F>(
+        &self,
+        file: &PlannedFile,
+        range: (u64, u64),
+        stop: &CancellationToken,
+        send: impl Fn(Body) -> F,
+    ) -> Result<(Crc64Nvme, T), Failure>
+    where
+        F: Future<Output = Result<T, store::Error>>,
+    {
+        self.retry
+            .run(
+                |failure: &Failure| failure.may_pass,
+                |_| async {
+                    let _place = self.place(stop).await?;
+                    let (pieces, receiver) = mpsc::channel(PIECES_WAITING);
+                    let body = Body::Streamed { len: range.1, pieces: receiver };
+                    let (fed, sent) = tokio::join!(self.feed(file, range, pieces, stop), self.request(send(body)));
+                    match (fed, sent) {
+                        (Err(failure), _) | (Ok(_), Err(failure)) => Err(failure),
+                        (Ok(Some(checksum)), Ok(sent)) => Ok((checksum, sent)),
+                        (Ok(None), Ok(_)) => Err(Failure::new(
+                            FailureCode::WriteFileError,
+                            "the store took the object before all of it was sent",
+                        )),
+                    }
+                },
+            )
+            .await
+    }
+
+    /// Uploads a file in parts, several at once. Whatever goes wrong, the upload is aborted.
+    async fn upload_in_parts(&self, file: &PlannedFile) -> Result<Crc64Nvme, Failure> {
+        let turn = tokio::select! {
+            biased;
+            () = self.stop.soon.cancelled() => return Err(Failure::interrupted()),
+            turn = self.turn.acquire() => turn.map_err(|_| Failure::interrupted())?,
+        };
+        let object = file.object();
+        let id = self.begin(&object).await?;
+        let upload = Upload { object: &object, id: &id };
+        let result = async {
+            let (parts, checksum) = self.upload_parts(file, &upload, turn).await?;
+            self.complete(&upload, &parts, checksum).await?;
+            Ok(checksum)
+        };
+        let result = result.await;
+        if result.is_err() {
+            self.abort(&upload).await;
+        }
+        result
+    }
+
+    /// Begins an upload in parts. Not given up midway: the store may have begun it already.
+    pub(super) async fn begin(&self, object: &NewObject) -> Result<UploadId, Failure> {
+        let _place = self.place(&self.stop.soon).await?;
+        self.store.begin(object).await.map_err(|error| self.write_failure(&error))
+    }
+
+    /// Makes the object out of its parts.
+    pub(super) async fn complete(
+        &self,
+        upload: &Upload<'_>,
+        parts: &[Part],
+        checksum: Crc64Nvme,
+    ) -> Result<(), Failure> {
+        let _place = self.place(&self.stop.soon).await?;
+        self.request(self.store.complete(upload, parts, checksum)).await?;
+        self.count_object(checksum.len());
+        Ok(())
+    }
+
+    /// Aborts an upload. That it could not be is told beside the failure that led here, never instead of it.
+    pub(super) async fn abort(&self, upload: &Upload<'_>) {
+        if let Err(error) = self.store.abort(upload).await {
+            tracing::error!(
+                key = upload.object.key.as_str(),
+                upload_id = upload.id.0,
+                error = %error,
+                "an upload could not be aborted; its parts cost storage until a lifecycle rule removes them"
+            );
+        }
+    }
+
+    /// Reads and uploads every part. After a failure no part is begun, reads are given up, and requests that are under
+    /// way are let finish: an abort before them would leave their parts behind.
+    async fn upload_parts(
+        &self,
+        file: &PlannedFile,
+        upload: &Upload<'_>,
+        turn: SemaphorePermit<'_>,
+    ) -> Result<(Vec<Part>, Crc64Nvme), Failure> {
+        let part_size = plan::part_size(file.size, self.settings.upload.part_size.0);
+        let stop = self.stop.soon.child_token();
+        let mut turn = Some(turn);
+        let mut waiting = (1..).zip(plan::parts(file.size, part_size)).peekable();
+        let mut running = FuturesUnordered::new();
+        let mut done = Vec::new();
+        let mut failed = None;
+        loop {
+            let next = waiting.peek().map(|(_, (_, len))| *len);
+            if next.is_none() {
+                // Every part has its memory: the next large file may begin.
+                turn.take();
+            }
+            tokio::select! {
+                biased;
+                Some(part) = running.next(), if !running.is_empty() => match part {
+                    Ok(part) => done.push(part),
+                    Err(failure) => {
+                        stop.cancel();
+                        failed.get_or_insert(failure);
+                    }
+                },
+                () = self.stop.soon.cancelled(), if failed.is_none() => failed = Some(Failure::interrupted()),
+                held = self.budget.hold(self.part_weight(next.unwrap_or_default())),
+                    if failed.is_none() && next.is_some() =>
+                {
+                    if let Some((number, range)) = waiting.next() {
+                        running.push(self.upload_range(file, upload, number, range, held, &stop));
+                    }
+                }
+                else => break,
+            }
+        }
+        if let Some(failure) = failed {
+            return Err(failure);
+        }
+        done.sort_unstable_by_key(|(part, _): &(Part, Crc64Nvme)| part.number);
+        let checksum = done.iter().fold(Crc64Nvme::EMPTY, |whole, (_, part)| whole.then(*part));
+        Ok((done.into_iter().map(|(part, _)| part).collect(), checksum))
+    }
+
+    /// What a part of `len` bytes takes from the budget.
+    pub(super) fn part_weight(&self, len: u64) -> u64 {
+        if len <= self.settings.upload.part_size.0 { len } else { STREAM_WINDOW }
+    }
+
+    /// One part: held whole where it has the configured size, streamed where the object's size made parts larger.
+    async fn upload_range(
+        &self,
+        file: &PlannedFile,
+        upload: &Upload<'_>,
+        number: u32,
+        (offset, len): (u64, u64),
+        held: Held,
+        stop: &CancellationToken,
+    ) -> Result<(Part, Crc64Nvme), Failure> {
+        if len > self.settings.upload.part_size.0 {
+            let send = |body| self.store.upload_part(upload, number, body);
+            let (checksum, part) = self.stream(file, (offset, len), stop, send).await?;
+            return Ok((part, checksum));
+        }
+        let pieces = self.range(file, offset, len, stop).await?;
+        self.put_part(upload, number, pieces, held, stop).await
+    }
+
+    /// Uploads a part that is at hand.
+    pub(super) async fn put_part(
+        &self,
+        upload: &Upload<'_>,
+        number: u32,
+        pieces: Vec<Bytes>,
+        held: Held,
+        stop: &CancellationToken,
+    ) -> Result<(Part, Crc64Nvme), Failure> {
+        let checksum = Crc64Nvme::of(&pieces);
+        let _place = self.place(stop).await?;
+        let part = self.request(self.store.upload_part(upload, number, Body::Buffered { pieces, checksum })).await?;
+        drop(held);
+        Ok((part, checksum))
+    }
+
+    /// A place among the requests to the store. Never waited for by one who will ask for more of the budget.
+    pub(super) async fn place(&self, stop: &CancellationToken) -> Result<SemaphorePermit<'_>, Failure> {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(Failure::interrupted()),
+            place = self.requests.acquire() => place.map_err(|_| Failure::interrupted()),
+        }
+    }
+
+    /// Waits for a request, or until nothing can be waited for any more.
+    pub(super) async fn request<T>(
+        &self,
+        request: impl Future<Output = Result<T, store::Error>>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            () = self.stop.now.cancelled() => Err(Failure::interrupted()),
+            answer = request => answer.map_err(|error| self.write_failure(&error)),
+        }
+    }
+
+    fn write_failure(&self, error: &store::Error) -> Failure {
+        let exit = matches!(error.kind, store::Kind::NoBucket | store::Kind::Denied).then_some(Exit::Destination);
+        let failure = Failure {
+            exit,
+            may_pass: error.may_pass(),
+            ..Failure::new(FailureCode::WriteFileError, error.to_string())
+        };
+        if error.kind == store::Kind::NoBucket {
+            self.no_bucket.get_or_init(|| failure.clone());
+        }
+        failure
+    }
+
+    pub(super) fn count_object(&self, bytes: u64) {
+        self.counters.objects.fetch_add(1, Ordering::Relaxed);
+        self.counters.bytes_written.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
