@@ -1,7 +1,24 @@
 //! The environment turned into a `Config`: every fault at once, one table behind the parser and `--help`.
+//!
+//! Here are the types that a run is configured by, and nothing that was not checked. How they come about:
+//! `environment` (the only reader of variables) -> `table` (names and defaults) -> `parse` and `values` (types).
 
+mod container;
+mod describe;
+mod environment;
+mod fault;
+mod help;
+mod log;
+mod parse;
+mod table;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -10,6 +27,11 @@ use crate::remote::{RemotePath, TrustedHostKey};
 use crate::select::Rules;
 use crate::template::{KeyTemplate, UnpackTemplate};
 use crate::units::ByteSize;
+
+pub use fault::{Fault, Faults};
+pub use help::help;
+pub use log::{LogFormat, LogSettings, OWN_CRATES};
+pub(crate) use values::host as parse_host;
 
 /// A run, as configured. Nothing below this module reads the environment.
 #[derive(Debug, Clone)]
@@ -33,8 +55,28 @@ pub struct Config {
     pub job_name: Option<String>,
     /// From SIGTERM to exit, at most.
     pub stop_grace: Duration,
+    pub log: LogSettings,
     /// What to warn about once logging is up: near-miss names and the like.
     pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// From the process's variables and the container's memory limit. Contacts nothing.
+    pub fn from_env() -> Result<Self, Faults> {
+        Self::from_os_vars(environment::process(), container::memory_limit(Path::new("/")))
+    }
+
+    /// From the given variables, as if no container set a limit.
+    pub fn from_vars(variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, Faults> {
+        Self::from_os_vars(variables.into_iter().map(|(name, value)| (name.into(), value.into())), None)
+    }
+
+    fn from_os_vars(
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+        container: Option<ByteSize>,
+    ) -> Result<Self, Faults> {
+        parse::config(environment::read(variables), container)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
