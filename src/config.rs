@@ -13,9 +13,6 @@ mod parse;
 mod table;
 mod values;
 
-#[cfg(test)]
-mod tests;
-
 use std::ffi::OsString;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
@@ -31,7 +28,6 @@ use crate::units::ByteSize;
 pub use fault::{Fault, Faults};
 pub use help::help;
 pub use log::{LogFormat, LogSettings, OWN_CRATES};
-pub(crate) use values::host as parse_host;
 
 /// A run, as configured. Nothing below this module reads the environment.
 #[derive(Debug, Clone)]
@@ -160,3 +156,6 @@ pub struct ObjectAttributes {
     pub storage_class: Option<String>,
     pub tags: Vec<(String, String)>,
 }
+
+#[cfg(test)]
+mod tests;
