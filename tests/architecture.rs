@@ -7,12 +7,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The modules, from the top down: each may use those below it.
-const ORDER: [&str; 20] = [
-    "main", "lib", "transfer", "report", "events", "metrics", "journal", "store", "secret", "plan", "config",
-    "template", "select",
-    "remote", // From here on leaves, which use no module of the crate but leaves below them.
-    "progress", "shutdown", "retry", "error", "exit", "units",
+/// The modules, from the top down: each may use those below it. The first is what reads the environment and ends the
+/// process, the last are leaves that know nothing of the program.
+const ORDER: &[&str] = &[
+    "main", "lib", "transfer", "plan", "list", "store", "report", "secret", "config", "select", "template", "remote",
+    "failure", "checksum", "retry", "shutdown", "exit", "units",
 ];
 
 /// Crates with a face of their own, and the only files that may name them.

@@ -21,6 +21,7 @@ use serde_json::Value;
 #[derive(Clone)]
 pub struct Run {
     program: PathBuf,
+    arguments: Vec<String>,
     environment: BTreeMap<String, String>,
     /// Values that may appear nowhere.
     secrets: Vec<String>,
@@ -32,6 +33,7 @@ impl Run {
     pub fn new(program: impl AsRef<Path>) -> Self {
         Self {
             program: program.as_ref().to_owned(),
+            arguments: Vec::new(),
             environment: BTreeMap::new(),
             secrets: Vec::new(),
             deadline: Duration::from_secs(60),
@@ -40,6 +42,12 @@ impl Run {
 
     pub fn env(mut self, name: &str, value: impl ToString) -> Self {
         self.environment.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// Where the program is started by another one.
+    pub fn arguments(mut self, arguments: impl IntoIterator<Item = String>) -> Self {
+        self.arguments.extend(arguments);
         self
     }
 
@@ -71,6 +79,7 @@ impl Run {
 
     pub fn start(self) -> Running {
         let mut child = Command::new(&self.program)
+            .args(&self.arguments)
             .env_clear()
             .envs(&self.environment)
             .stdin(Stdio::null())

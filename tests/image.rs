@@ -1,0 +1,264 @@
+//! The container image: built from the real Dockerfile, looked into, and run as a cluster would run it, on a read-only
+//! root file system, as nobody, with a quarter of a CPU, against real servers.
+//!
+//! It is built on `scratch`, in a base made from Debian's packages, so that no image registry is needed.
+
+mod harness;
+#[path = "harness/inprocess/run.rs"]
+mod run;
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use harness::moto::Moto;
+use harness::proxy::{Proxy, Toward};
+use harness::seaweed::{ADMIN, Bucket, REGION, Seaweed};
+use harness::sshd::{Sshd, SshdOptions};
+use harness::until;
+use run::Run;
+
+/// What the image may weigh, as it is downloaded.
+const MOST_COMPRESSED_BYTES: u64 = 25_000_000;
+const PROGRAM: &str = "usr/local/bin/sftp-s3-connector";
+/// A quarter of a CPU is slow, and the machine may be busy.
+const DEADLINE: Duration = Duration::from_secs(180);
+
+/// The image's name. Built once for this test process; layers that are there already are used again.
+fn image() -> &'static str {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    const IMAGE: &str = "sftp-s3-connector:test";
+    BUILT.get_or_init(|| {
+        let base = stdout(Command::new("scripts/test-build-image"));
+        let base = format!("BUILD_IMAGE={}", base.trim());
+        let image = format!("IMAGE={IMAGE}");
+        stdout(Command::new("make").args(["--no-print-directory", "image", &image, &base, "RUNTIME_IMAGE=scratch"]));
+    });
+    IMAGE
+}
+
+/// Runs a command of the repository's root to its good end.
+fn stdout(command: &mut Command) -> String {
+    let Output { status, stdout, stderr } = command
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+    let stdout = String::from_utf8_lossy(&stdout).into_owned();
+    assert!(status.success(), "{command:?} ended with {status}\n{stdout}\n{}", String::from_utf8_lossy(&stderr));
+    stdout
+}
+
+fn docker<const N: usize>(arguments: [&str; N]) -> String {
+    stdout(Command::new("docker").args(arguments))
+}
+
+/// A container of the image, made or running. Dropping it removes it.
+struct Container(String);
+
+impl Container {
+    fn named() -> Self {
+        Self(format!("sftp-s3-connector-test-{}", uuid::Uuid::now_v7()))
+    }
+
+    fn is_running(&self) -> bool {
+        docker(["ps", "--quiet", "--filter", &format!("name={}", self.0)]).lines().count() == 1
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        // Fails where the container is gone, as it should be.
+        let _ = Command::new("docker").args(["rm", "--force", &self.0]).output();
+    }
+}
+
+#[test]
+fn it_weighs_little() {
+    let mut save =
+        Command::new("docker").args(["save", image()]).stdout(Stdio::piped()).spawn().expect("docker starts");
+    let layers = save.stdout.take().expect("docker's output");
+    let mut gzip = Command::new("gzip").stdin(layers).stdout(Stdio::piped()).spawn().expect("gzip starts");
+    let compressed = std::io::copy(&mut gzip.stdout.take().expect("gzip's output"), &mut std::io::sink());
+    let compressed = compressed.expect("gzip's output can be read");
+    assert!(save.wait().expect("docker's status").success() && gzip.wait().expect("gzip's status").success());
+    println!("compressed image: {compressed} bytes");
+    assert!(compressed <= MOST_COMPRESSED_BYTES, "{compressed} bytes, over {MOST_COMPRESSED_BYTES}");
+    assert!(compressed > 1_000_000, "{compressed} bytes: there is no program in it");
+}
+
+#[test]
+fn nothing_in_it_can_be_run_but_the_program() {
+    let container = Container::named();
+    docker(["create", "--name", &container.0, image()]);
+    let mut export = Command::new("docker").args(["export", &container.0]).stdout(Stdio::piped()).spawn().unwrap();
+    let tar = Command::new("tar").args(["-tv"]).stdin(export.stdout.take().unwrap()).output().expect("tar starts");
+    assert!(export.wait().unwrap().success() && tar.status.success());
+
+    let listing = String::from_utf8(tar.stdout).unwrap();
+    let executable = |line: &&str| line.starts_with('-') && line[1..10].contains('x');
+    let name = |line: &str| line.rsplit(' ').next().unwrap_or_default().to_owned();
+    let runnable: Vec<String> = listing.lines().filter(executable).map(name).collect();
+    let is_library = |name: &String| name.contains(".so") && name.starts_with("lib");
+    let programs: Vec<&String> = runnable
+        .iter()
+        .filter(|name| !is_library(name))
+        // Docker puts this empty file into every container.
+        .filter(|name| *name != ".dockerenv")
+        .collect();
+    assert_eq!(programs, [PROGRAM], "in\n{listing}");
+    assert!(listing.contains("etc/ssl/certs/ca-certificates.crt"), "no CA certificates in\n{listing}");
+}
+
+#[test]
+fn it_says_what_it_is_and_is_nobody() {
+    let inspected: Value = serde_json::from_str(&docker(["image", "inspect", image()])).unwrap();
+    let config = &inspected[0]["Config"];
+    assert_eq!(config["User"], "65532:65532");
+    assert_eq!(config["Entrypoint"], json!([format!("/{PROGRAM}")]));
+    let label = |name: &str| config["Labels"][format!("org.opencontainers.image.{name}")].clone();
+    assert_eq!(label("title"), env!("CARGO_PKG_NAME"));
+    assert_eq!(label("version"), env!("CARGO_PKG_VERSION"));
+    assert_eq!(label("licenses"), env!("CARGO_PKG_LICENSE"));
+    assert!(label("created").as_str().is_some_and(|time| time.starts_with("20")), "{config}");
+
+    let version = docker(["run", "--rm", "--read-only", "--network", "none", image(), "--version"]);
+    assert!(version.contains(env!("CARGO_PKG_VERSION")), "{version}");
+}
+
+/// The three servers and what joins them to the program.
+struct Servers {
+    sshd: Sshd,
+    bucket: Bucket,
+    environment: BTreeMap<&'static str, String>,
+}
+
+impl Servers {
+    async fn start() -> Self {
+        let sshd = Sshd::start(SshdOptions::default());
+        let bucket = Seaweed::shared().await.bucket().await;
+        let moto = Moto::shared().await;
+        let secret = json!({
+            "SFTP_TEST_SERVER_HOST": "127.0.0.1",
+            "SFTP_TEST_SERVER_USERNAME": sshd.username(),
+            "SFTP_TEST_SERVER_PASSWORD": sshd.password(),
+        });
+        let name = format!("image-test-{}", bucket.name);
+        moto.create_secret(&name, &secret.to_string()).await;
+        let environment = BTreeMap::from([
+            ("BUCKET", bucket.name.clone()),
+            ("SECRET_NAME", name),
+            ("SFTP_DIRECTORY_PATH", "out".to_owned()),
+            ("PORT", sshd.port().to_string()),
+            ("REGION", REGION.to_owned()),
+            ("TRUSTED_HOST_KEYS", sshd.host_key_lines().join(",")),
+            ("AWS_ENDPOINT_URL_S3", bucket.endpoint.clone()),
+            ("AWS_ENDPOINT_URL_SECRETS_MANAGER", moto.endpoint()),
+            ("AWS_ACCESS_KEY_ID", ADMIN.access_key.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", ADMIN.secret_key.to_owned()),
+        ]);
+        std::fs::create_dir(sshd.root().join("out")).expect("the partner's folder");
+        Self { sshd, bucket, environment }
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) {
+        std::fs::write(self.sshd.root().join("out").join(name), bytes).expect("the partner's file");
+    }
+
+    /// `docker run`, as tightly as a cluster would have it.
+    fn run(&self, container: &Container) -> Run {
+        let tight = "run --rm --read-only --user 65532:65532 --cap-drop ALL --security-opt no-new-privileges \
+                     --cpus 0.25 --memory 512m --network host --name";
+        let mut arguments: Vec<String> = tight.split_whitespace().map(str::to_owned).collect();
+        arguments.push(container.0.clone());
+        let mut run = Run::new("docker").deadline(DEADLINE).secret(self.sshd.password()).secret(ADMIN.secret_key);
+        for name in ["PATH", "HOME", "DOCKER_HOST", "DOCKER_CONTEXT"] {
+            #[allow(
+                clippy::disallowed_methods,
+                reason = "`docker` is to find its engine as it does outside of the test"
+            )]
+            if let Ok(value) = std::env::var(name) {
+                run = run.env(name, value);
+            }
+        }
+        // Named only: the value comes from the environment of `docker`, and stands on no command line.
+        for (name, value) in &self.environment {
+            run = run.env(name, value);
+            arguments.extend(["--env".to_owned(), (*name).to_owned()]);
+        }
+        arguments.push(image().to_owned());
+        run.arguments(arguments)
+    }
+}
+
+fn sample(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i.wrapping_mul(31) ^ (i >> 8)) as u8).collect()
+}
+
+fn zip_of(name: &str, bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    zip.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+    zip.write_all(bytes).unwrap();
+    zip.finish().unwrap().into_inner()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_delivers_with_a_quarter_of_a_cpu_and_nothing_to_write_to() {
+    let mut servers = Servers::start().await;
+    let archive = zip_of("inner/b.csv", b"1;2\n");
+    servers.file("a.txt", b"hello");
+    servers.file("big.bin", &sample(20 << 20));
+    servers.file("z.zip", &archive);
+
+    servers.environment.insert("MULTIPART_THRESHOLD", "8MiB".to_owned());
+
+    let container = Container::named();
+    let finished = servers.run(&container).finish().await;
+    finished.assert_exit(0, "OK");
+    let expected = [
+        ("a.txt", b"hello".to_vec()),
+        ("big.bin", sample(20 << 20)),
+        ("z.zip", archive),
+        ("z/inner/b.csv", b"1;2\n".to_vec()),
+    ];
+    let delivered = servers.bucket.contents().await;
+    assert_eq!(delivered.len(), expected.len(), "{:?}", delivered.keys());
+    for (key, bytes) in expected {
+        assert!(delivered[key] == bytes, "{key} holds other bytes than the file");
+    }
+    assert_eq!(servers.bucket.open_uploads().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn docker_stop_ends_it_in_good_order_within_the_grace() {
+    let mut servers = Servers::start().await;
+    servers.file("slow.bin", &sample(64 << 20));
+    let proxy = Proxy::to_port(servers.sshd.port()).rate(500_000).start().await;
+    servers.environment.insert("PORT", proxy.port().to_string());
+    servers.environment.insert("MULTIPART_THRESHOLD", "8MiB".to_owned());
+    servers.environment.insert("PART_SIZE", "5MiB".to_owned());
+
+    let container = Container::named();
+    let running = servers.run(&container).start();
+    // Past the first part, so that an upload is under way and has to be aborted.
+    until("a part is in the store", DEADLINE, async || {
+        (!servers.bucket.open_uploads().await.is_empty() && proxy.bytes(Toward::Client) > 12_000_000).then_some(())
+    })
+    .await;
+    assert!(container.is_running());
+
+    let asked = Instant::now();
+    let name = container.0.clone();
+    tokio::task::spawn_blocking(move || docker(["stop", "--time", "30", &name])).await.expect("docker stop");
+    let took = asked.elapsed();
+    let finished = running.finish().await;
+    finished.assert_exit(143, "INTERRUPTED");
+    assert!(took < Duration::from_secs(25), "it took {took:?} to stop");
+    assert_eq!(servers.bucket.open_uploads().await, Vec::<String>::new());
+    assert_eq!(servers.bucket.keys().await, Vec::<String>::new());
+}
