@@ -4,11 +4,11 @@
 //! It is built on `scratch`, in a base made from Debian's packages, so that no image registry is needed.
 
 mod harness;
+#[allow(dead_code, reason = "each test target uses a part of it")]
 #[path = "harness/inprocess/run.rs"]
 mod run;
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ fn image() -> &'static str {
     static BUILT: OnceLock<()> = OnceLock::new();
     const IMAGE: &str = "sftp-s3-connector:test";
     BUILT.get_or_init(|| {
-        let base = stdout(Command::new("scripts/test-build-image"));
+        let base = stdout(&mut Command::new("scripts/test-build-image"));
         let base = format!("BUILD_IMAGE={}", base.trim());
         let image = format!("IMAGE={IMAGE}");
         stdout(Command::new("make").args(["--no-print-directory", "image", &image, &base, "RUNTIME_IMAGE=scratch"]));
