@@ -11,6 +11,8 @@ use bytes::Bytes;
 
 pub mod credentials;
 pub mod host_key;
+#[cfg(feature = "libssh2")]
+pub mod libssh2;
 pub mod path;
 pub mod pool;
 pub mod private_key;

@@ -1,5 +1,5 @@
-//! A real OpenSSH server, `/usr/sbin/sshd`, for one test: free port, own host keys, own configuration, own system user
-//! with a random password whose home is the directory that the test fills.
+//! A real OpenSSH server, `/usr/sbin/sshd`, for one test: free port, own host keys, own configuration, and a directory
+//! that the test fills and sessions start in. Servers that run side by side share a system user with a random password.
 //!
 //! Runs as root, or through `sudo -n`. Servers and users that a killed run left behind are removed by the next.
 
@@ -11,6 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use super::poll;
@@ -83,8 +84,7 @@ impl SshdOptions {
 /// A running server.
 pub struct Sshd {
     folder: PathBuf,
-    username: String,
-    password: String,
+    user: Arc<User>,
     port: u16,
     server: Child,
     /// The server's own, which is not `server`'s under sudo.
@@ -93,19 +93,16 @@ pub struct Sshd {
 
 impl Sshd {
     pub fn start(options: SshdOptions) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         assert!(Path::new(SSHD).exists(), "{SSHD} is missing: install openssh-server");
         remove_leftovers();
-        let name = format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let folder = std::env::temp_dir().join(&name);
-        for inner in ["", "home", "etc"] {
+        let user = User::shared();
+        let folder = std::env::temp_dir().join(new_name());
+        for inner in ["", "files", "etc"] {
             fs::create_dir(folder.join(inner)).expect("a folder for the server");
         }
-        // The user has to reach its home, and SEND to write there.
+        // The user has to get there, and to write.
         fs::set_permissions(&folder, Permissions::from_mode(0o755)).expect("folder's mode");
-        fs::set_permissions(folder.join("home"), Permissions::from_mode(0o777)).expect("home's mode");
-        let password = random_password();
-        add_user(&name, &password, &folder.join("home"));
+        fs::set_permissions(folder.join("files"), Permissions::from_mode(0o777)).expect("files' mode");
         make_keys(&folder, &options.host_keys);
         as_root("mkdir").args(["-p", "-m", "755", "/run/sshd"]).run();
 
@@ -122,7 +119,7 @@ impl Sshd {
                 .spawn()
                 .expect("sshd starts");
             if let Some(pid) = wait_until_listening(&mut server, &folder) {
-                return Self { folder, username: name, password, port, server, pid };
+                return Self { folder, user, port, server, pid };
             }
             let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
             assert!(log.contains("Address already in use"), "sshd ended at once:\n{log}");
@@ -135,11 +132,11 @@ impl Sshd {
     }
 
     pub fn username(&self) -> &str {
-        &self.username
+        &self.user.name
     }
 
     pub fn password(&self) -> &str {
-        &self.password
+        &self.user.password
     }
 
     /// A private key that logs in, made for this server.
@@ -156,9 +153,9 @@ impl Sshd {
             .collect()
     }
 
-    /// The user's home: what an SFTP session starts in.
+    /// What an SFTP session starts in.
     pub fn root(&self) -> PathBuf {
-        self.folder.join("home")
+        self.folder.join("files")
     }
 
     /// All that the server logged so far, at `DEBUG3`.
@@ -194,7 +191,6 @@ impl Drop for Sshd {
         signal("KILL", &all);
         let _ = self.server.wait();
         poll("sshd's end", Duration::from_secs(10), || all.iter().all(|pid| !is_alive(*pid)).then_some(()));
-        remove_user(&self.username);
         // Tests make files and folders that only root may remove.
         as_root("rm").arg("-rf").arg(&self.folder).run();
     }
@@ -223,10 +219,10 @@ fn config(folder: &Path, port: u16, options: &SshdOptions) -> String {
             "MaxStartups 200",
             "MaxAuthTries 20",
             "LogLevel DEBUG3",
-            "Subsystem sftp internal-sftp",
         ]
         .map(String::from),
     );
+    lines.push(format!("Subsystem sftp internal-sftp -d {}", folder.join("files").display()));
     // From 9.8 on a failed login keeps the address out for a while. Older servers refuse a keyword they do not know.
     let binary = fs::read(SSHD).expect("sshd is readable");
     if binary.windows(18).any(|bytes| bytes.eq_ignore_ascii_case(b"persourcepenalties")) {
@@ -282,18 +278,46 @@ fn generate_key(kind: &str, file: &Path) {
     assert!(made.expect("ssh-keygen is installed with sshd").success(), "ssh-keygen made no {kind} key");
 }
 
-fn random_password() -> String {
-    format!("pw-{:032x}", rand::random::<u128>())
+/// `PREFIX`, this process, and a number.
+fn new_name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-fn add_user(name: &str, password: &str, home: &Path) {
-    let _alone = lock_users();
-    as_root("useradd").args(["--no-create-home", "--shell", "/bin/false", "--home-dir"]).arg(home).arg(name).run();
-    let mut chpasswd = as_root("chpasswd").stdin(Stdio::piped()).spawn().expect("chpasswd starts");
-    let mut input = chpasswd.stdin.take().expect("chpasswd's input");
-    writeln!(input, "{name}:{password}").expect("chpasswd reads");
-    drop(input);
-    assert!(chpasswd.wait().expect("chpasswd's status").success(), "chpasswd set no password");
+/// A system user without a shell; goes when the last server that knows it does.
+struct User {
+    name: String,
+    password: String,
+}
+
+impl User {
+    fn shared() -> Arc<Self> {
+        static LAST: Mutex<Weak<User>> = Mutex::new(Weak::new());
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        last.upgrade().unwrap_or_else(|| {
+            let user = Arc::new(Self::add());
+            *last = Arc::downgrade(&user);
+            user
+        })
+    }
+
+    fn add() -> Self {
+        let user = Self { name: new_name(), password: format!("pw-{:032x}", rand::random::<u128>()) };
+        let _alone = lock_users();
+        as_root("useradd").args(["--no-create-home", "--home-dir", "/", "--shell", "/bin/false", &user.name]).run();
+        let mut chpasswd = as_root("chpasswd").stdin(Stdio::piped()).spawn().expect("chpasswd starts");
+        let mut input = chpasswd.stdin.take().expect("chpasswd's input");
+        writeln!(input, "{}:{}", user.name, user.password).expect("chpasswd reads");
+        drop(input);
+        assert!(chpasswd.wait().expect("chpasswd's status").success(), "chpasswd set no password");
+        user
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        remove_user(&self.name);
+    }
 }
 
 fn remove_user(name: &str) {
@@ -313,9 +337,11 @@ fn lock_users() -> File {
 fn remove_leftovers() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
-        let users = fs::read_to_string("/etc/passwd").expect("/etc/passwd");
-        for user in users.lines().filter_map(|line| line.split(':').next()).filter(|user| is_left_over(user)) {
-            let folder = std::env::temp_dir().join(user);
+        let folders = fs::read_dir(std::env::temp_dir()).expect("the folder for temporary files");
+        for folder in folders.filter_map(|entry| Some(entry.ok()?.path())) {
+            if !folder.file_name().is_some_and(|name| is_left_over(&name.to_string_lossy())) {
+                continue;
+            }
             let pid = fs::read_to_string(folder.join("sshd.pid")).ok().and_then(|pid| pid.trim().parse::<i32>().ok());
             if let Some(pid) = pid {
                 // The number may be another process's by now; sshd shows its configuration's path.
@@ -326,14 +352,15 @@ fn remove_leftovers() {
                     signal("KILL", &all);
                 }
             }
-            remove_user(user);
             as_root("rm").arg("-rf").arg(&folder).run();
         }
+        let users = fs::read_to_string("/etc/passwd").expect("/etc/passwd");
+        users.lines().filter_map(|line| line.split(':').next()).filter(|user| is_left_over(user)).for_each(remove_user);
     });
 }
 
-fn is_left_over(user: &str) -> bool {
-    let maker = user.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse().ok());
+fn is_left_over(name: &str) -> bool {
+    let maker = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse().ok());
     maker.is_some_and(|pid: i32| !is_alive(pid))
 }
 

@@ -1,0 +1,204 @@
+//! From a socket to an SFTP session: key exchange, host key, login, in that order and within the deadline.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use secrecy::ExposeSecret;
+use ssh2::{KeyboardInteractivePrompt, MethodType, Prompt};
+
+use super::failure;
+use super::session::Session;
+use crate::remote::{Endpoint, Error, HostKey, Kind, ServerInfo, private_key};
+use crate::secret::Credentials;
+
+/// AES is done by the processor; libssh2's ChaCha20, which it would ask for first, is not.
+const CIPHERS: [&str; 5] =
+    ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr"];
+
+const KEY: &str = "publickey";
+const PASSWORD: &str = "password";
+const KEYBOARD: &str = "keyboard-interactive";
+
+/// Blocks until the session is ready for requests.
+pub fn open(endpoint: &Endpoint, socket: TcpStream, deadline: Instant) -> Result<(Session, ServerInfo), Error> {
+    let login = Login { endpoint, deadline, url: endpoint.url() };
+    let hang_up = socket.try_clone().map_err(|error| login.lost(&error))?;
+    let mut ssh = ssh2::Session::new().map_err(|error| login.lost(&error))?;
+    ssh.set_tcp_stream(socket);
+    login.prefer(&ssh).map_err(|error| login.lost(&error))?;
+
+    login.limit(&ssh)?;
+    ssh.handshake().map_err(|error| failure::of_handshake(&login.url, &error))?;
+    let host_key = login.check_host_key(&ssh)?;
+    let login_method = login.authenticate(&ssh)?;
+
+    login.limit(&ssh)?;
+    let sftp = ssh.sftp().map_err(|error| {
+        Error::new(Kind::Lost, format!("logged in to {}, which then offered no SFTP: {}", login.url, error.message()))
+    })?;
+    ssh.set_timeout(millis(endpoint.idle_timeout));
+
+    let server = ServerInfo {
+        identification: String::from_utf8_lossy(ssh.banner_bytes().unwrap_or_default()).into_owned(),
+        banner: ssh.userauth_banner().ok().flatten().map(str::to_owned),
+        host_key: Some(host_key),
+        algorithms: algorithms(&ssh),
+        login_method,
+        // The only one that libssh2 speaks; it does not tell the extensions.
+        sftp_version: 3,
+        extensions: Vec::new(),
+    };
+    Ok((Session::new(ssh, sftp, hang_up), server))
+}
+
+struct Login<'a> {
+    endpoint: &'a Endpoint,
+    deadline: Instant,
+    url: String,
+}
+
+impl Login<'_> {
+    fn lost(&self, why: &dyn std::fmt::Display) -> Error {
+        Error::new(Kind::Lost, format!("the connection to {} ended while logging in: {why}", self.url))
+    }
+
+    /// Gives the next call the time that is left.
+    fn limit(&self, ssh: &ssh2::Session) -> Result<(), Error> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(self.lost(&failure::NO_ANSWER));
+        }
+        ssh.set_timeout(millis(left));
+        Ok(())
+    }
+
+    fn prefer(&self, ssh: &ssh2::Session) -> Result<(), ssh2::Error> {
+        for direction in [MethodType::CryptCs, MethodType::CryptSc] {
+            ssh.method_pref(direction, &first(&CIPHERS, &ssh.supported_algs(direction)?))?;
+        }
+        // A certificate is not what is pinned.
+        let mut keys = ssh.supported_algs(MethodType::HostKey)?;
+        keys.retain(|name| !name.contains("-cert-"));
+        ssh.method_pref(MethodType::HostKey, &first(&self.endpoint.host_keys.preferred_algorithms(), &keys))
+    }
+
+    fn check_host_key(&self, ssh: &ssh2::Session) -> Result<HostKey, Error> {
+        let (blob, _) = ssh.host_key().ok_or_else(|| self.lost(&"the server showed no host key"))?;
+        let key = HostKey::from_blob(blob)
+            .map_err(|error| Error::new(Kind::HostKey, format!("the host key of {}: {error}", self.url)))?;
+        self.endpoint.host_keys.check(&key, &self.endpoint.host, self.endpoint.port)?;
+        Ok(key)
+    }
+
+    /// Tries what the server offers and the secret has, each once: key, password, keyboard-interactive. A server that
+    /// wants two of them says so by offering the other after the first.
+    fn authenticate(&self, ssh: &ssh2::Session) -> Result<&'static str, Error> {
+        let mut untried = self.methods();
+        let mut refused = Vec::new();
+        loop {
+            let Some(offered) = self.offered(ssh)? else { return Ok("none") };
+            let next = untried.iter().position(|method| offered.split(',').any(|name| name == *method));
+            let Some(next) = next else {
+                return Err(self.refused(&refused, &offered));
+            };
+            let method = untried.remove(next);
+            self.limit(ssh)?;
+            match self.attempt(ssh, method)? {
+                Ok(()) => return Ok(method),
+                Err(error) if failure::is_refusal(&error) => refused.push(method),
+                Err(error) => return Err(self.lost(&error.message())),
+            }
+        }
+    }
+
+    /// What the secret allows to try, in this order.
+    fn methods(&self) -> Vec<&'static str> {
+        let Credentials { password, private_key, .. } = &self.endpoint.credentials;
+        let mut methods = Vec::new();
+        if private_key.is_some() {
+            methods.push(KEY);
+        }
+        if password.is_some() {
+            methods.extend([PASSWORD, KEYBOARD]);
+        }
+        methods
+    }
+
+    /// Comma-separated; `None` if the server lets everybody in. libssh2 keeps to itself whether a refusal was a partial
+    /// success (RFC 4252 §5.1), so this is asked again after each.
+    fn offered(&self, ssh: &ssh2::Session) -> Result<Option<String>, Error> {
+        self.limit(ssh)?;
+        let offered = ssh.auth_methods(&self.endpoint.credentials.username).map(str::to_owned);
+        if ssh.authenticated() {
+            return Ok(None);
+        }
+        offered.map(Some).map_err(|error| self.lost(&error.message()))
+    }
+
+    /// The outer error is ours, the inner one libssh2's.
+    fn attempt(&self, ssh: &ssh2::Session, method: &str) -> Result<Result<(), ssh2::Error>, Error> {
+        let Credentials { username, password, private_key } = &self.endpoint.credentials;
+        Ok(match (method, private_key, password) {
+            (KEY, Some(key), _) => {
+                let unusable = |error| Error::new(Kind::Auth, format!("cannot log in to {}: {error}", self.url));
+                let key = private_key::load(key).and_then(|key| private_key::to_openssh(&key)).map_err(unusable)?;
+                ssh.userauth_pubkey_memory(username, None, key.expose_secret(), None)
+            }
+            (PASSWORD, _, Some(password)) => ssh.userauth_password(username, password.expose_secret()),
+            (_, _, Some(password)) => {
+                ssh.userauth_keyboard_interactive(username, &mut Answer(password.expose_secret()))
+            }
+            _ => return Err(self.refused(&[], "")),
+        })
+    }
+
+    fn refused(&self, refused: &[&str], offered: &str) -> Error {
+        let username = &self.endpoint.credentials.username;
+        let tried = if refused.is_empty() { "nothing, as none of it was asked for".into() } else { refused.join(", ") };
+        Error::new(
+            Kind::Auth,
+            format!(
+                "{} refused the login of {username:?}. Tried: {tried}. The server {} {offered}. Check Username, Password \
+                 and PrivateKey in the secret, and that the server knows the key.",
+                self.url,
+                if refused.is_empty() { "takes" } else { "still takes" },
+            ),
+        )
+    }
+}
+
+/// The password, whatever is asked: `Password:`, `user's password:`, and what else servers call it.
+struct Answer<'a>(&'a str);
+
+impl KeyboardInteractivePrompt for Answer<'_> {
+    fn prompt<'a>(&mut self, _username: &str, _instructions: &str, prompts: &[Prompt<'a>]) -> Vec<String> {
+        prompts.iter().map(|_| self.0.to_owned()).collect()
+    }
+}
+
+/// `all`, with those of `wanted` that are among them in front.
+fn first(wanted: &[&str], all: &[&str]) -> String {
+    let front = wanted.iter().filter(|name| all.contains(name));
+    let rest = all.iter().filter(|name| !wanted.contains(name));
+    front.chain(rest).copied().collect::<Vec<_>>().join(",")
+}
+
+fn algorithms(ssh: &ssh2::Session) -> Vec<(&'static str, String)> {
+    [
+        ("kex", MethodType::Kex),
+        ("host-key", MethodType::HostKey),
+        ("cipher", MethodType::CryptSc),
+        ("mac", MethodType::MacSc),
+        ("compression", MethodType::CompSc),
+    ]
+    .into_iter()
+    .filter_map(|(name, method)| Some((name, ssh.methods(method)?.to_owned())))
+    // libssh2's word for a cipher that authenticates by itself.
+    .filter(|(_, algorithm)| !algorithm.starts_with("INTEGRATED-"))
+    .collect()
+}
+
+/// For `set_timeout`, to which zero is forever.
+fn millis(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX).max(1)
+}
