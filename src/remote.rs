@@ -82,8 +82,8 @@ pub trait Remote: Send + Sync {
     /// Hands every entry of the directory to `each`, in the server's order, without `.` and `..`. An entry's
     /// attributes are its own (a link's, not its target's).
     ///
-    /// Errors: [`Kind::NotFound`], [`Kind::Denied`]; [`Kind::Failed`] where `dir` is not a directory. After an error
-    /// `each` may have seen a part of the directory.
+    /// Errors: [`Kind::NotFound`], [`Kind::Denied`]; [`Kind::Failed`] where `dir` is not a directory, which OpenSSH calls
+    /// [`Kind::NotFound`] too. After an error `each` may have seen a part of the directory.
     async fn list(&self, dir: &RemotePath, each: &mut (dyn FnMut(DirEntry) + Send)) -> Result<(), Error>;
 
     /// Reads `len` bytes at `offset`. Fewer come back only at the end of the file. The attributes are taken after the

@@ -8,8 +8,7 @@ use ssh2::{KeyboardInteractivePrompt, MethodType, Prompt};
 
 use super::failure;
 use super::session::Session;
-use crate::remote::{Endpoint, Error, HostKey, Kind, ServerInfo, private_key};
-use crate::secret::Credentials;
+use crate::remote::{Credentials, Endpoint, Error, HostKey, Kind, ServerInfo, private_key};
 
 /// AES is done by the processor; libssh2's ChaCha20, which it would ask for first, is not.
 const CIPHERS: [&str; 5] =
