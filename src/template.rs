@@ -246,7 +246,7 @@ impl FromStr for KeyTemplate {
 }
 
 /// Takes the `.` at the end of the segment's last literal off it, if there is one.
-fn take_final_dot(segment: &mut Vec<KeyPiece>) -> bool {
+fn take_final_dot(segment: &mut [KeyPiece]) -> bool {
     let Some(KeyPiece::Literal(text)) = segment.last_mut() else { return false };
     let had_dot = text.ends_with('.');
     if had_dot {

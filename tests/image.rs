@@ -99,16 +99,17 @@ fn nothing_in_it_can_be_run_but_the_program() {
     let tar = Command::new("tar").args(["-tv"]).stdin(export.stdout.take().unwrap()).output().expect("tar starts");
     assert!(export.wait().unwrap().success() && tar.status.success());
 
-    let listing = String::from_utf8(tar.stdout).unwrap();
-    let executable = |line: &&str| line.starts_with('-') && line[1..10].contains('x');
-    let name = |line: &str| line.rsplit(' ').next().unwrap_or_default().to_owned();
-    let runnable: Vec<String> = listing.lines().filter(executable).map(name).collect();
-    let is_library = |name: &String| name.contains(".so") && name.starts_with("lib");
-    let programs: Vec<&String> = runnable
-        .iter()
-        .filter(|name| !is_library(name))
-        // Docker puts this empty file into every container.
-        .filter(|name| *name != ".dockerenv")
+    // -rwxr-xr-x root/root 301184 2026-11-20 23:11 usr/local/bin/sftp-s3-connector
+    let listing = String::from_utf8(tar.stdout).expect("names are UTF-8");
+    let programs: Vec<&str> = listing
+        .lines()
+        .filter_map(|line| {
+            let mut columns = line.split_whitespace();
+            let (mode, size, name) = (columns.next()?, columns.nth(1)?, columns.nth(2)?);
+            let is_library = name.starts_with("lib") && name.contains(".so");
+            // Docker puts empty files into every container, to mount its own on.
+            (mode.starts_with('-') && mode.contains('x') && size != "0" && !is_library).then_some(name)
+        })
         .collect();
     assert_eq!(programs, [PROGRAM], "in\n{listing}");
     assert!(listing.contains("etc/ssl/certs/ca-certificates.crt"), "no CA certificates in\n{listing}");
