@@ -5,6 +5,7 @@ pub mod config;
 pub mod exit;
 pub mod failure;
 pub mod list;
+pub mod logging;
 pub mod plan;
 pub mod remote;
 pub mod report;
