@@ -62,9 +62,12 @@ fn targets(settings: &LogSettings) -> Targets {
     Targets::new().with_default(OTHERS.min(settings.level)).with_targets(named).with_targets(own)
 }
 
+/// Calls what it is given, once, with whatever else is on the terminal out of the way.
+type Suspend = dyn Fn(&mut dyn FnMut()) + Send + Sync;
+
 /// Writes each line through a function, whole.
 struct Around<O> {
-    around: Arc<dyn Fn(&mut dyn FnMut()) + Send + Sync>,
+    around: Arc<Suspend>,
     out: fn() -> O,
 }
 

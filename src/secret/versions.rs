@@ -60,9 +60,11 @@ impl Versions {
     /// Reads nothing yet. `aws` is used where the secret is in Secrets Manager.
     pub fn new(source: &SecretSource, aws: &SdkConfig) -> Self {
         let source = match source.clone() {
-            SecretSource::SecretsManager { id, stages } => {
-                Source::SecretsManager { client: SecretsManager::new(aws, &id), id, stages: stages.into_iter() }
-            }
+            SecretSource::SecretsManager { id, stages } => Source::SecretsManager {
+                client: Box::new(SecretsManager::new(aws, &id)),
+                id,
+                stages: stages.into_iter(),
+            },
             SecretSource::File(path) => Source::Once(Some(Once::File(path))),
             SecretSource::Json(json) => Source::Once(Some(Once::Json(json))),
         };
