@@ -42,7 +42,7 @@ pub struct Versions {
 #[derive(Debug)]
 enum Source {
     SecretsManager {
-        client: SecretsManager,
+        client: Box<SecretsManager>,
         id: String,
         stages: std::vec::IntoIter<String>,
     },
