@@ -1,19 +1,163 @@
 //! sftp-s3-connector: an SFTP directory into S3, once, with a status.
+//!
+//! Data flows one way, and so do the modules: `config` → `secret` → `connect` (`remote`) → `list` → `select` → `plan` →
+//! `transfer` (`store`) → `report` → `exit`. Nothing below `config` reads the environment, and nothing but `main` ends the
+//! process. `ARCHITECTURE.md` is the map.
+
+use std::sync::Arc;
+
+use chrono::Utc;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use crate::config::{Config, Operation};
+use crate::connect::{Connected, NotConnected};
+use crate::exit::Exit;
+use crate::report::{Outcome, Records, Reporter, RunIdentity, Step};
+use crate::retry::Retry;
+use crate::shutdown::Shutdown;
+use crate::store::s3::S3Store;
 
 pub mod checksum;
 pub mod config;
+pub mod connect;
 pub mod exit;
 pub mod failure;
 pub mod list;
 pub mod logging;
 pub mod plan;
+pub mod probe;
+pub mod progress;
 pub mod remote;
 pub mod report;
 pub mod retry;
+pub mod run;
 pub mod secret;
+pub mod secrets_manager;
 pub mod select;
 pub mod shutdown;
 pub mod store;
 pub mod template;
 pub mod transfer;
 pub mod units;
+
+/// Runs one operation to its end, writes its records, and says how it ended.
+///
+/// Returns within the grace period once `shutdown` asks it to stop.
+pub async fn run(config: Config, records: Records, shutdown: Shutdown) -> Exit {
+    let mut identity = identity(&config);
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"), operation = identity.operation, run = identity.transfer_id,
+        job = identity.connector_id, "starting"
+    );
+    let out_of_time = shutdown.grace_is_over(config.stop_grace);
+    let (outcome, steps) = tokio::select! {
+        biased;
+        // The records of files that were still under way are lost; the last one is not.
+        () = out_of_time => (run::stopped(&shutdown), Vec::new()),
+        ended = operate(&config, &mut identity, &records, &shutdown) => ended,
+    };
+    log_end(&outcome);
+    records.finish(&identity, &outcome, &steps).await;
+    outcome.exit
+}
+
+/// Ends a run whose configuration is wrong: nothing was contacted.
+pub async fn refuse(faults: &config::Faults, records: Records) -> Exit {
+    let outcome = Outcome::early(Exit::Config, faults.to_string());
+    log_end(&outcome);
+    let identity = RunIdentity {
+        operation: "RETRIEVE",
+        connector_id: faults.job_name().unwrap_or("unknown").to_owned(),
+        transfer_id: Uuid::now_v7().to_string(),
+        bucket: String::new(),
+        url: String::new(),
+        start: Utc::now(),
+    };
+    records.finish(&identity, &outcome, &[]).await;
+    outcome.exit
+}
+
+async fn operate(
+    config: &Config,
+    identity: &mut RunIdentity,
+    records: &Records,
+    shutdown: &Shutdown,
+) -> (Outcome, Vec<Step>) {
+    let retry = Retry { max_attempts: config.max_attempts, stop: shutdown.token().clone() };
+    let sdk = store::s3::load_sdk(config.region.clone()).await;
+    let store = Arc::new(S3Store::new(&sdk, config.bucket.clone(), &config.upload, config.max_attempts.get()));
+    let connected = tokio::select! {
+        biased;
+        () = shutdown.token().cancelled() => return (run::stopped(shutdown), Vec::new()),
+        connected = connect::connect(config, &sdk, &retry) => connected,
+    };
+    if let Ok(Connected { endpoint, .. }) | Err(NotConnected { endpoint: Some(endpoint), .. }) = &connected {
+        identity.url = endpoint.url();
+        if config.job_name.is_none() {
+            identity.connector_id = job_hash(&endpoint.host, endpoint.port, config);
+        }
+    }
+    match config.operation {
+        Operation::Test => {
+            let test = probe::test(config, connected, store, &retry, identity);
+            let findings = tokio::select! {
+                biased;
+                () = shutdown.token().cancelled() => return (run::stopped(shutdown), Vec::new()),
+                findings = test => findings,
+            };
+            (findings.outcome(), findings.steps)
+        }
+        Operation::Retrieve => match connected {
+            Err(error) => (Outcome::early(error.exit, error.message), Vec::new()),
+            Ok(connected) => {
+                let reporter = Reporter::new(identity.clone(), records);
+                (run::retrieve(config, connected, store, retry, reporter, shutdown).await, Vec::new())
+            }
+        },
+    }
+}
+
+fn identity(config: &Config) -> RunIdentity {
+    let host = config.sftp.host.as_deref().unwrap_or_default();
+    let port = config.sftp.port.unwrap_or(remote::DEFAULT_PORT);
+    RunIdentity {
+        operation: match config.operation {
+            Operation::Retrieve => "RETRIEVE",
+            Operation::Test => "TEST",
+        },
+        connector_id: config.job_name.clone().unwrap_or_else(|| job_hash(host, port, config)),
+        transfer_id: Uuid::now_v7().to_string(),
+        bucket: config.bucket.clone(),
+        url: String::new(),
+        start: Utc::now(),
+    }
+}
+
+/// Names a job that was given no name: the same job has the same name on every run.
+fn job_hash(host: &str, port: u16, config: &Config) -> String {
+    let mut hasher = Sha256::new();
+    for part in [host.as_bytes(), port.to_string().as_bytes(), config.directory.as_bytes(), config.bucket.as_bytes()] {
+        hasher.update(part);
+        hasher.update([0]);
+    }
+    hasher.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn log_end(outcome: &Outcome) {
+    let exit = outcome.exit;
+    let totals = outcome.totals;
+    match &outcome.message {
+        None => tracing::info!(
+            exit = exit.name(), code = exit.code(), files = totals.files_completed, objects = totals.objects,
+            bytes = totals.bytes_written, "done"
+        ),
+        Some(message) => tracing::error!(
+            exit = exit.name(), code = exit.code(), completed = totals.files_completed, failed = totals.files_failed,
+            "{message}"
+        ),
+    }
+}

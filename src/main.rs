@@ -1,3 +1,49 @@
-//! Wires the real clients and runs.
+//! Wires the process to the library: arguments, environment, signals, stdout, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use connector::config::{self, Config};
+use connector::exit::Exit;
+use connector::report::Records;
+use connector::{logging, shutdown};
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    match arguments.first().map(|argument| argument.to_string_lossy()).as_deref() {
+        None => {}
+        Some("--help" | "-h") => {
+            print!("{}", config::help());
+            return ExitCode::SUCCESS;
+        }
+        Some("--version" | "-V") => {
+            println!("sftp-s3-connector {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        Some(other) => {
+            eprintln!("unknown argument {other:?}: the program is configured by environment variables; see --help");
+            return Exit::Config.code().into();
+        }
+    }
+    match run() {
+        Ok(exit) => exit.code().into(),
+        Err(error) => {
+            eprintln!("{error:#}");
+            Exit::Internal.code().into()
+        }
+    }
+}
+
+#[tokio::main]
+async fn run() -> anyhow::Result<Exit> {
+    let config = Config::from_env();
+    logging::init(&logging::LogSettings::from_env());
+    let records = Records::start(std::io::stdout()).context("cannot start the thread that writes records")?;
+    match config {
+        Ok(config) => {
+            let shutdown = shutdown::on_signals().context("cannot handle SIGTERM and SIGINT")?;
+            Ok(connector::run(config, records, shutdown).await)
+        }
+        Err(faults) => Ok(connector::refuse(&faults, records).await),
+    }
+}

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use crate::checksum::Crc64Nvme;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::remote::ServerInfo;
 use crate::select::SkipReason;
 use crate::template::ObjectKey;
 
@@ -63,6 +64,71 @@ pub enum FileResult {
         delivered: Vec<String>,
     },
     Skipped(SkipReason),
+    /// `DRY_RUN`: it would have been delivered there.
+    Planned {
+        key: ObjectKey,
+        bytes: u64,
+    },
+}
+
+/// How a run ended.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    pub exit: Exit,
+    pub totals: Totals,
+    /// `failure-message` of the last record.
+    pub message: Option<String>,
+}
+
+impl Outcome {
+    /// Of a run that ended before anything was selected.
+    pub fn early(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, totals: Totals::default(), message: Some(message.into()) }
+    }
+}
+
+/// One step of `OPERATION=TEST`, in the last record's `steps`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Step {
+    pub step: &'static str,
+    #[serde(rename = "status-code")]
+    pub status: &'static str,
+    pub message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<Server>,
+}
+
+/// What the server told of itself.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Server {
+    identification: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    banner: Option<String>,
+    /// As `TRUSTED_HOST_KEYS` takes it.
+    pub host_key: String,
+    host_key_fingerprint: String,
+    algorithms: serde_json::Map<String, serde_json::Value>,
+    login_method: &'static str,
+    sftp_version: u32,
+    sftp_extensions: Vec<String>,
+}
+
+impl From<ServerInfo> for Server {
+    fn from(info: ServerInfo) -> Self {
+        let (host_key, host_key_fingerprint) =
+            info.host_key.map_or_else(Default::default, |key| (key.to_line(), key.fingerprint()));
+        Self {
+            identification: info.identification,
+            banner: info.banner,
+            host_key,
+            host_key_fingerprint,
+            algorithms: info.algorithms.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect(),
+            login_method: info.login_method,
+            sftp_version: info.sftp_version,
+            sftp_extensions: info.extensions.into_iter().map(|(name, data)| format!("{name} {data}")).collect(),
+        }
+    }
 }
 
 /// What the last record counts.
@@ -129,8 +195,8 @@ impl Records {
     }
 
     /// Writes the last record, after all that were sent before, and ends the writer. What is sent after it is dropped.
-    pub async fn finish(self, identity: &RunIdentity, totals: Totals, exit: Exit, message: Option<&str>) {
-        let line = last_line(identity, totals, exit, message, Utc::now());
+    pub async fn finish(self, identity: &RunIdentity, outcome: &Outcome, steps: &[Step]) {
+        let line = last_line(identity, outcome, steps, Utc::now());
         let _ = self.lines.send(Line::Last(line)).await;
         drop(self.lines);
         let joined = tokio::task::spawn_blocking(move || self.writer.join()).await;
@@ -219,6 +285,9 @@ struct LastLine<'a> {
     start_time: String,
     end_time: String,
     failure_message: Option<&'a str>,
+    /// Of `OPERATION=TEST`.
+    #[serde(skip_serializing_if = "<[Step]>::is_empty")]
+    steps: &'a [Step],
 }
 
 fn file_line(identity: &RunIdentity, number: u64, record: &FileRecord, now: DateTime<Utc>) -> String {
@@ -255,6 +324,12 @@ fn file_line(identity: &RunIdentity, number: u64, record: &FileRecord, now: Date
             line.failure_message = Some(&failure.message);
             line.entries_delivered = delivered;
         }
+        FileResult::Planned { key, bytes } => {
+            line.status_code = "SKIPPED";
+            line.skip_reason = Some("DRY_RUN");
+            line.bytes = Some(*bytes);
+            line.local_file_location = Some(Location { domain: "S3", bucket: &identity.bucket, key: key.as_str() });
+        }
         FileResult::Skipped(reason) => {
             line.status_code = "SKIPPED";
             line.skip_reason = Some(reason.as_str());
@@ -263,13 +338,14 @@ fn file_line(identity: &RunIdentity, number: u64, record: &FileRecord, now: Date
     to_json(&line)
 }
 
-fn last_line(identity: &RunIdentity, totals: Totals, exit: Exit, message: Option<&str>, now: DateTime<Utc>) -> String {
+fn last_line(identity: &RunIdentity, outcome: &Outcome, steps: &[Step], now: DateTime<Utc>) -> String {
+    let Outcome { exit, totals, message } = outcome;
     to_json(&LastLine {
         operation: identity.operation,
         timestamp: time(now),
         connector_id: &identity.connector_id,
         transfer_id: &identity.transfer_id,
-        status_code: if exit == Exit::Ok { "COMPLETED" } else { "FAILED" },
+        status_code: if *exit == Exit::Ok { "COMPLETED" } else { "FAILED" },
         exit_code: exit.code(),
         exit_name: exit.name(),
         files_selected: totals.files_selected,
@@ -281,7 +357,8 @@ fn last_line(identity: &RunIdentity, totals: Totals, exit: Exit, message: Option
         bytes_written: totals.bytes_written,
         start_time: time(identity.start),
         end_time: time(now),
-        failure_message: message,
+        failure_message: message.as_deref(),
+        steps,
     })
 }
 

@@ -103,6 +103,14 @@ impl Tally {
         self.first_failure.get_or_insert_with(|| format!("{path}: {failure}"));
     }
 
+    /// Takes in what another tally counted.
+    pub fn add(&mut self, other: Self) {
+        self.completed += other.completed;
+        self.failed += other.failed;
+        self.causes.extend(other.causes);
+        self.first_failure = self.first_failure.take().or(other.first_failure);
+    }
+
     /// The contract's rule: one cause that all files failed for gives its own code, anything else that failed 3.
     pub fn exit(&self) -> Exit {
         if self.failed == 0 {

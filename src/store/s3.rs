@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{SdkConfig, stalled_stream_protection::StalledStreamProtectionConfig};
+use aws_config::{BehaviorVersion, SdkConfig, stalled_stream_protection::StalledStreamProtectionConfig};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
@@ -16,6 +16,7 @@ use aws_sdk_s3::types::{
     ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart, ServerSideEncryption,
     StorageClass,
 };
+use aws_types::service_config::ServiceConfigKey;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::sync::mpsc;
@@ -40,12 +41,27 @@ pub struct S3Store {
     tagging: Option<String>,
 }
 
+/// Region, credentials and endpoint from the SDK's own chain of environment, profile, container and instance.
+pub async fn load_sdk(region: Option<String>) -> SdkConfig {
+    let mut loader = aws_config::defaults(BehaviorVersion::latest());
+    if let Some(region) = region {
+        loader = loader.region(aws_config::Region::new(region));
+    }
+    loader.load().await
+}
+
+/// Whether an endpoint was set, for S3 or for every service, in the environment or in a profile.
+fn has_custom_endpoint(sdk: &SdkConfig) -> bool {
+    let key = ServiceConfigKey::builder().service_id("S3").env("AWS_ENDPOINT_URL").profile("endpoint_url").build();
+    let of_service = || sdk.service_config()?.load_config(key.ok()?);
+    sdk.endpoint_url().is_some() || of_service().is_some()
+}
+
 impl S3Store {
     /// `sdk` brings region, credentials and endpoint; `max_attempts` counts the first try.
     pub fn new(sdk: &SdkConfig, bucket: String, settings: &UploadSettings, max_attempts: u32) -> Self {
-        // The SDK reads `AWS_ENDPOINT_URL_S3` itself, after this: `path_style` was resolved with it in view.
         let config = aws_sdk_s3::config::Builder::from(sdk)
-            .force_path_style(settings.path_style.unwrap_or(false))
+            .force_path_style(settings.path_style.unwrap_or_else(|| has_custom_endpoint(sdk)))
             .retry_config(RetryConfig::standard().with_max_attempts(max_attempts))
             .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
             .stalled_stream_protection(

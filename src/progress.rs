@@ -1,0 +1,53 @@
+//! The progress bar: files, bytes, rate and time left, where stderr is a terminal; nothing elsewhere.
+
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::task::JoinHandle;
+
+use crate::transfer::Transfer;
+
+/// Between two looks at the counters.
+const INTERVAL: Duration = Duration::from_millis(200);
+const LINE: &str = "{bar:30} {msg} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+
+/// A bar that follows a transfer until it is finished.
+#[derive(Debug)]
+pub struct Progress {
+    shown: Option<(ProgressBar, JoinHandle<()>)>,
+}
+
+impl Progress {
+    /// Shows `transfer`'s progress towards so many files and bytes.
+    pub fn show(transfer: Arc<Transfer>, files: u64, bytes: u64) -> Self {
+        let style = ProgressStyle::with_template(LINE);
+        let (true, Ok(style)) = (std::io::stderr().is_terminal(), style) else {
+            return Self { shown: None };
+        };
+        let bar = ProgressBar::new(bytes).with_style(style);
+        let follow = tokio::spawn({
+            let bar = bar.clone();
+            async move {
+                loop {
+                    let counters = transfer.counters();
+                    let done = counters.files_done.load(Ordering::Relaxed);
+                    bar.set_message(format!("{done}/{files} files"));
+                    bar.set_position(counters.bytes_read.load(Ordering::Relaxed).min(bytes));
+                    tokio::time::sleep(INTERVAL).await;
+                }
+            }
+        });
+        Self { shown: Some((bar, follow)) }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(self) {
+        if let Some((bar, follow)) = self.shown {
+            follow.abort();
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! `OPERATION=RETRIEVE`: list, select, plan, transfer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::Utc;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::connect::{Connected, exit_of};
+use crate::exit::Exit;
+use crate::failure::{Failure, FailureCode};
+use crate::list::{self, Entry, Listing};
+use crate::plan::{self, Plan, RunContext};
+use crate::progress::Progress;
+use crate::remote::pool::Pool;
+use crate::remote::{Error, RemotePath};
+use crate::report::{FileRecord, FileResult, Outcome, Reporter, Totals};
+use crate::retry::Retry;
+use crate::select::{Decision, SkipReason};
+use crate::shutdown::Shutdown;
+use crate::store::Store;
+use crate::transfer::{Settings, Stop, Tally, Transfer};
+
+/// Before the end of the grace period, requests that are still under way are given up, so that aborts have this long.
+const TO_ABORT: Duration = Duration::from_secs(5);
+
+/// Delivers what the configuration selects. Every file that was begun has its record when this returns.
+pub async fn retrieve(
+    config: &Config,
+    connected: Connected,
+    store: Arc<dyn Store>,
+    retry: Retry,
+    reporter: Reporter,
+    shutdown: &Shutdown,
+) -> Outcome {
+    let pool = connected.pool;
+    let listed = async {
+        let directory = absolute(&pool, &retry, &config.directory).await?;
+        let listing = list::list(&pool, &retry, &directory, &config.rules).await?;
+        Ok((directory, listing))
+    };
+    let (directory, listing) = tokio::select! {
+        biased;
+        () = shutdown.token().cancelled() => return stopped(shutdown),
+        listed = listed => match listed {
+            Ok(listed) => listed,
+            Err(error) => return no_directory(config, &error),
+        },
+    };
+    let (selected, skipped, unreadable) = select(config, listing);
+    let mut totals = Totals {
+        files_selected: selected.len() as u64,
+        files_skipped: skipped.len() as u64,
+        ..Totals::default()
+    };
+    let identity = reporter.identity();
+    let run = RunContext { id: &identity.transfer_id, start: identity.start };
+    let plan = plan::plan(selected, &directory, &config.keys, run);
+    let bytes: u64 = plan.files.iter().map(|file| file.size).sum();
+    tracing::info!(
+        directory = %directory, selected = totals.files_selected, skipped = totals.files_skipped, bytes,
+        "listed the remote directory"
+    );
+
+    let mut tally = Tally::default();
+    record_undelivered(&reporter, &directory, skipped, unreadable, &plan, &mut tally).await;
+    if config.dry_run {
+        for file in plan.files {
+            record(&reporter, &file.remote, FileResult::Planned { key: file.key, bytes: file.size }).await;
+        }
+        totals.files_failed = tally.failed;
+        return Outcome { exit: tally.exit(), totals, message: tally.first_failure };
+    }
+
+    let stop = Stop { soon: shutdown.token().clone(), now: CancellationToken::new() };
+    let give_up = tokio::spawn({
+        let (shutdown, now, grace) = (shutdown.clone(), stop.now.clone(), config.stop_grace);
+        async move {
+            shutdown.grace_is_over(grace.saturating_sub(TO_ABORT).max(grace / 2)).await;
+            now.cancel();
+        }
+    });
+    let settings = Settings {
+        upload: config.upload.clone(),
+        unpack: config.unpack.clone(),
+        keys: config.keys.clone(),
+        archive_password: connected.archive_password,
+    };
+    let transfer = Transfer::new(pool, store, retry, settings, config.memory_limit.0, reporter, stop);
+    let transfer = Arc::new(transfer);
+    let progress = Progress::show(transfer.clone(), plan.files.len() as u64, bytes);
+    let planned = plan.files.len() as u64;
+    tally.add(transfer.run(plan.files).await);
+    give_up.abort();
+    progress.finish();
+
+    let totals = Totals {
+        files_completed: tally.completed,
+        files_failed: tally.failed,
+        files_selected: totals.files_selected,
+        files_skipped: totals.files_skipped,
+        ..transfer.totals()
+    };
+    match shutdown.cause() {
+        Some(exit) if tally.completed < planned => {
+            Outcome { exit, totals, message: Some(stopped_message(&totals)) }
+        }
+        _ => Outcome { exit: tally.exit(), totals, message: tally.first_failure },
+    }
+}
+
+/// The directory as the server names it, where it was given relative to the login directory.
+pub async fn absolute(pool: &Pool, retry: &Retry, directory: &RemotePath) -> Result<RemotePath, Error> {
+    if directory.is_absolute() {
+        return Ok(directory.clone());
+    }
+    retry.run(Error::may_pass, |_| async { pool.lease().await?.canonicalize(directory).await }).await
+}
+
+type Skipped = Vec<(RemotePath, SkipReason)>;
+type Unreadable = Vec<(RemotePath, Error)>;
+
+fn select(config: &Config, listing: Listing) -> (Vec<Entry>, Skipped, Unreadable) {
+    let mut skipped = listing.skipped;
+    let mut selected = Vec::with_capacity(listing.entries.len());
+    for entry in listing.entries {
+        match config.rules.decide(&entry.path, entry.attributes.kind) {
+            Decision::Take => selected.push(entry),
+            Decision::Skip(reason) => skipped.push((entry.path, reason)),
+        }
+    }
+    (selected, skipped, listing.unreadable)
+}
+
+/// Records of everything whose end is known before the first byte is read.
+async fn record_undelivered(
+    reporter: &Reporter,
+    directory: &RemotePath,
+    skipped: Skipped,
+    unreadable: Unreadable,
+    plan: &Plan,
+    tally: &mut Tally,
+) {
+    for (path, reason) in skipped {
+        record(reporter, &directory.join(path.as_bytes()), FileResult::Skipped(reason)).await;
+    }
+    let unreadable = unreadable.into_iter().map(|(path, error)| {
+        let failure = Failure::new(FailureCode::ListDirectoryError, error.to_string());
+        (directory.join(path.as_bytes()), failure)
+    });
+    for (path, failure) in unreadable.chain(plan.failed.iter().cloned()) {
+        tracing::warn!(file = %path, code = failure.code.as_str(), error = %failure, "cannot be transferred");
+        tally.fail(&path.to_text(), &failure);
+        record(reporter, &path, FileResult::Failed { failure, delivered: Vec::new() }).await;
+    }
+}
+
+async fn record(reporter: &Reporter, path: &RemotePath, result: FileResult) {
+    reporter.file(FileRecord { path: path.to_text(), archive: None, start: Utc::now(), result }).await;
+}
+
+fn no_directory(config: &Config, error: &Error) -> Outcome {
+    let message = format!("SFTP_DIRECTORY_PATH {:?} cannot be listed: {error}", config.directory.to_text());
+    Outcome::early(exit_of(error), message)
+}
+
+/// A run that was stopped before it transferred anything.
+pub fn stopped(shutdown: &Shutdown) -> Outcome {
+    Outcome::early(shutdown.cause().unwrap_or(Exit::Terminated), stopped_message(&Totals::default()))
+}
+
+fn stopped_message(totals: &Totals) -> String {
+    format!(
+        "stopped by a signal: {} of {} files were delivered; run it again for the rest",
+        totals.files_completed, totals.files_selected
+    )
+}
