@@ -22,6 +22,9 @@ pub use credentials::{Credentials, PrivateKey};
 pub use host_key::{HostKey, HostKeyPolicy, TrustedHostKey};
 pub use path::RemotePath;
 
+/// Where SSH listens (RFC 4250 §4.2).
+pub const DEFAULT_PORT: u16 = 22;
+
 /// Everything needed to open a connection. The same for every connection of a run.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
