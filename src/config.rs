@@ -28,6 +28,7 @@ use crate::units::ByteSize;
 pub use fault::{Fault, Faults};
 pub use help::help;
 pub use log::{LogFormat, LogSettings, OWN_CRATES};
+pub use table::{GROUPS, Group, Variable, WhenUnset};
 pub(crate) use values::host as parse_host;
 
 /// A run, as configured. Nothing below this module reads the environment.

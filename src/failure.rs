@@ -8,10 +8,8 @@ pub enum FailureCode {
     ConnectionError,
     ReadFileError,
     WriteFileError,
-    TimeoutError,
     ListDirectoryError,
     RetrieveFileNotFound,
-    DirectoryNotFound,
     InternalError,
     SourceChanged,
     KeyCollision,
@@ -26,15 +24,30 @@ pub enum FailureCode {
 }
 
 impl FailureCode {
+    pub const ALL: [FailureCode; 14] = [
+        FailureCode::ConnectionError,
+        FailureCode::ReadFileError,
+        FailureCode::WriteFileError,
+        FailureCode::ListDirectoryError,
+        FailureCode::RetrieveFileNotFound,
+        FailureCode::InternalError,
+        FailureCode::SourceChanged,
+        FailureCode::KeyCollision,
+        FailureCode::KeyInvalid,
+        FailureCode::ArchiveInvalid,
+        FailureCode::ArchivePassword,
+        FailureCode::ArchiveLimit,
+        FailureCode::EntryRefused,
+        FailureCode::Interrupted,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             FailureCode::ConnectionError => "CONNECTION_ERROR",
             FailureCode::ReadFileError => "READ_FILE_ERROR",
             FailureCode::WriteFileError => "WRITE_FILE_ERROR",
-            FailureCode::TimeoutError => "TIMEOUT_ERROR",
             FailureCode::ListDirectoryError => "LIST_DIRECTORY_ERROR",
             FailureCode::RetrieveFileNotFound => "RETRIEVE_FILE_NOT_FOUND",
-            FailureCode::DirectoryNotFound => "DIRECTORY_NOT_FOUND",
             FailureCode::InternalError => "INTERNAL_ERROR",
             FailureCode::SourceChanged => "SOURCE_CHANGED",
             FailureCode::KeyCollision => "KEY_COLLISION",

@@ -69,6 +69,8 @@ pub struct Transfer {
     turn: Semaphore,
     /// Places among the archives being unpacked; see `unpack.rs` on why they are few.
     unpacking: Semaphore,
+    /// Bytes of an archive's entry that are held whole; what is larger is sent as it is decoded.
+    held_of_entry: u64,
     /// Keys that objects of this run have or will have, to find collisions of archive entries with them.
     keys: Mutex<HashSet<ObjectKey>>,
     /// The bucket is not there: no file can be delivered, so no further one is read.
@@ -143,7 +145,8 @@ impl Transfer {
     ) -> Self {
         let requests = Semaphore::new(settings.upload.concurrency.get());
         let budget = Budget::new(memory_limit);
-        let unpacking = Semaphore::new(unpack::places(memory_limit));
+        let places = unpack::places(memory_limit);
+        let held_of_entry = settings.upload.part_size.0.min(unpack::left_for_entries(memory_limit, places));
         Self {
             pool,
             store,
@@ -154,7 +157,8 @@ impl Transfer {
             budget,
             requests,
             turn: Semaphore::new(1),
-            unpacking,
+            unpacking: Semaphore::new(places),
+            held_of_entry,
             keys: Mutex::default(),
             no_bucket: OnceLock::new(),
             counters: Counters::default(),

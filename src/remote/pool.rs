@@ -180,3 +180,176 @@ impl Drop for Lease {
         self.shared.changed.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::sync::atomic::AtomicBool as Flag;
+
+    use async_trait::async_trait;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::remote::{Attributes, Chunk, DirEntry, RemotePath};
+
+    /// Lets so many connections be open at once, and none once it is closed.
+    struct Server {
+        allows: usize,
+        open: Arc<AtomicUsize>,
+        tried: AtomicUsize,
+        closed: Arc<Flag>,
+        concurrency: usize,
+    }
+
+    struct Open {
+        open: Arc<AtomicUsize>,
+        closed: Arc<Flag>,
+        concurrency: usize,
+        info: ServerInfo,
+    }
+
+    impl Drop for Open {
+        fn drop(&mut self) {
+            self.open.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    #[async_trait]
+    impl Engine for Server {
+        async fn connect(&self) -> Result<Box<dyn Remote>, Error> {
+            self.tried.fetch_add(1, Ordering::SeqCst);
+            if self.closed.load(Ordering::SeqCst) || self.open.load(Ordering::SeqCst) >= self.allows {
+                return Err(Error::new(Kind::Lost, "the server closed the connection"));
+            }
+            self.open.fetch_add(1, Ordering::SeqCst);
+            let (open, closed) = (self.open.clone(), self.closed.clone());
+            Ok(Box::new(Open { open, closed, concurrency: self.concurrency, info: ServerInfo::default() }))
+        }
+
+        fn name(&self) -> &'static str {
+            "test"
+        }
+    }
+
+    #[async_trait]
+    impl Remote for Open {
+        fn server(&self) -> &ServerInfo {
+            &self.info
+        }
+
+        fn concurrency(&self) -> usize {
+            self.concurrency
+        }
+
+        fn is_lost(&self) -> bool {
+            self.closed.load(Ordering::SeqCst)
+        }
+
+        async fn canonicalize(&self, path: &RemotePath) -> Result<RemotePath, Error> {
+            Ok(path.clone())
+        }
+
+        async fn stat(&self, _: &RemotePath) -> Result<Attributes, Error> {
+            Ok(Attributes::default())
+        }
+
+        async fn list(&self, _: &RemotePath, _: &mut (dyn FnMut(DirEntry) + Send)) -> Result<(), Error> {
+            Ok(())
+        }
+
+        async fn read(&self, _: &RemotePath, _: u64, _: u64) -> Result<Chunk, Error> {
+            Ok(Chunk { data: Vec::new(), attributes: Attributes::default() })
+        }
+    }
+
+    fn server(allows: usize, concurrency: usize) -> Arc<Server> {
+        Arc::new(Server { allows, open: Arc::default(), tried: AtomicUsize::new(0), closed: Arc::default(), concurrency })
+    }
+
+    async fn pool(server: &Arc<Server>, most: usize) -> Result<Pool, Error> {
+        let retry = Retry { max_attempts: NonZeroU32::new(3).unwrap(), stop: CancellationToken::new() };
+        Pool::open(server.clone(), NonZeroUsize::new(most).unwrap(), retry).await
+    }
+
+    /// Lets spawned tasks run, and paused time pass.
+    async fn settle() {
+        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_are_opened_as_calls_need_them_and_no_more_than_allowed() {
+        let server = server(9, 100);
+        let pool = pool(&server, 3).await.unwrap();
+        let mut leases = vec![pool.lease().await.unwrap()];
+        settle().await;
+        assert_eq!(server.open.load(Ordering::SeqCst), 1, "one call needs one connection");
+        for _ in 0..50 {
+            leases.push(pool.lease().await.unwrap());
+            settle().await;
+        }
+        assert_eq!(server.open.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_refuses_a_further_connection_is_not_asked_again() {
+        let server = server(1, 100);
+        let pool = pool(&server, 4).await.unwrap();
+        let mut leases = Vec::new();
+        for _ in 0..50 {
+            leases.push(pool.lease().await.unwrap());
+            settle().await;
+        }
+        assert_eq!(server.tried.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_waits_where_every_connection_has_all_it_can_serve() {
+        let server = server(2, 1);
+        let pool = pool(&server, 2).await.unwrap();
+        let first = pool.lease().await.unwrap();
+        let second = pool.lease().await.unwrap();
+        let waiting = tokio::spawn({
+            let pool = pool.clone();
+            async move { pool.lease().await.is_ok() }
+        });
+        settle().await;
+        assert!(!waiting.is_finished());
+        drop(first);
+        assert!(waiting.await.unwrap());
+        drop(second);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_connection_is_replaced() {
+        let server = server(1, 100);
+        let pool = pool(&server, 1).await.unwrap();
+        server.closed.store(true, Ordering::SeqCst);
+        let lease = tokio::spawn({
+            let pool = pool.clone();
+            async move { pool.lease().await.map(drop) }
+        });
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        server.closed.store(false, Ordering::SeqCst);
+        lease.await.unwrap().unwrap();
+        assert_eq!(server.open.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pool_that_cannot_connect_again_stays_down() {
+        let server = server(1, 100);
+        let pool = pool(&server, 4).await.unwrap();
+        server.closed.store(true, Ordering::SeqCst);
+        assert!(pool.lease().await.is_err());
+        let tried = server.tried.load(Ordering::SeqCst);
+        assert_eq!(tried, 1 + 3, "the first, and three attempts to have it back");
+        assert!(pool.lease().await.is_err());
+        assert_eq!(server.tried.load(Ordering::SeqCst), tried);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_connection_is_tried_again_and_then_fails_the_run() {
+        let server = server(0, 100);
+        assert_eq!(pool(&server, 4).await.err().map(|error| error.kind), Some(Kind::Lost));
+        assert_eq!(server.tried.load(Ordering::SeqCst), 3);
+    }
+}

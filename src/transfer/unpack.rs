@@ -5,8 +5,8 @@
 //! up in parts. An entry's last byte is sent only after its checksum held.
 //!
 //! While an archive is open it holds a window of the budget and asks for more, entry by entry. So that this cannot lock
-//! up, archives that are open at once hold at most a quarter of the budget, and everyone else who holds some of it
-//! gives it back without asking for more.
+//! up, few archives are open at once, no entry asks for more than they leave all together, and everyone else who holds
+//! some of the budget gives it back without asking for more.
 
 use std::sync::Arc;
 
@@ -46,6 +46,12 @@ pub fn is_zip(pieces: &[Bytes]) -> bool {
 pub fn places(memory_limit: u64) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     usize::try_from(memory_limit / 4 / WINDOW).unwrap_or(usize::MAX).clamp(1, cores)
+}
+
+/// What the budget has left when every place among the archives is taken: nobody may wait for more than this while an
+/// archive is open.
+pub fn left_for_entries(memory_limit: u64, places: usize) -> u64 {
+    memory_limit.saturating_sub(places as u64 * WINDOW)
 }
 
 /// What an archive says of an entry.

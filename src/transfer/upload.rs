@@ -31,7 +31,7 @@ pub enum Look {
 
 impl Transfer {
     /// Bytes up to which an object is held whole while it is put.
-    pub(super) fn held_whole(&self) -> u64 {
+    fn held_whole(&self) -> u64 {
         let upload = &self.settings.upload;
         upload.part_size.0.min(upload.multipart_threshold.0)
     }
@@ -233,7 +233,7 @@ impl Transfer {
     }
 
     /// What a part of `len` bytes takes from the budget.
-    pub(super) fn part_weight(&self, len: u64) -> u64 {
+    fn part_weight(&self, len: u64) -> u64 {
         if len <= self.settings.upload.part_size.0 { len } else { STREAM_WINDOW }
     }
 

@@ -122,11 +122,11 @@ impl<'a> Entries<'a> {
         let mut object = plan::new_object(key.clone(), self.judge.mtime(entry), &self.archive.remote);
         object.metadata.push(("archive-entry", RemotePath::new(entry.name.clone()).percent_encoded()));
         plan::fit_metadata(&mut object);
-        let upload = &self.transfer.settings.upload;
-        if entry.size <= self.transfer.held_whole() {
+        let threshold = self.transfer.settings.upload.multipart_threshold.0;
+        if entry.size <= self.transfer.held_of_entry.min(threshold) {
             return self.spawn_put(entry, object, start, events).await.map_err(EntryError::Archive);
         }
-        let checksum = if entry.size <= upload.multipart_threshold.0 {
+        let checksum = if entry.size <= threshold {
             self.put_streamed(&object, entry.size, events).await?
         } else {
             self.put_in_parts(&object, entry.size, events).await?
@@ -226,14 +226,14 @@ impl<'a> Entries<'a> {
         events: &mut Events,
     ) -> Result<(Vec<Part>, Crc64Nvme), EntryError> {
         let transfer = &self.transfer;
-        let wished = transfer.settings.upload.part_size.0;
-        let part_size = plan::part_size(size, wished);
+        let part_size = plan::part_size(size, transfer.settings.upload.part_size.0);
+        let held_whole = part_size <= transfer.held_of_entry;
         let mut pieces = Pieces::new(events);
         let mut running = FuturesUnordered::new();
         let mut done: Vec<(Part, Crc64Nvme)> = Vec::new();
         let result: Result<(), EntryError> = async {
             for (number, (offset, len)) in (1..).zip(plan::parts(size, part_size)) {
-                if part_size > wished {
+                if !held_whole {
                     let last = offset + len == size;
                     let send = |body| transfer.store.upload_part(upload, number, body);
                     let (checksum, part) = self.stream(&mut pieces, len, last, send).await?;
@@ -258,7 +258,7 @@ impl<'a> Entries<'a> {
                 };
                 running.push(transfer.put_part(upload, number, part, held, &transfer.stop.soon));
             }
-            if part_size <= wished {
+            if held_whole {
                 pieces.end().await.map_err(EntryError::Archive)?;
             }
             Ok(())

@@ -132,6 +132,20 @@ impl Running {
         }
     }
 
+    /// Follows the process's resident memory until it ends; the thread returns its peak, in bytes.
+    pub fn watch_peak_memory(&self) -> thread::JoinHandle<u64> {
+        let status = self.child.as_ref().map(|child| format!("/proc/{}/status", child.id())).unwrap_or_default();
+        thread::spawn(move || {
+            let mut peak = 0;
+            // The kernel keeps the peak; the last look before the process ends is short of it by little.
+            while let Some(kib) = std::fs::read_to_string(&status).ok().as_deref().and_then(peak_kib) {
+                peak = kib << 10;
+                thread::sleep(Duration::from_millis(20));
+            }
+            peak
+        })
+    }
+
     pub async fn finish(self) -> Finished {
         // Waiting blocks a thread; the servers in this process need theirs.
         tokio::task::spawn_blocking(move || self.wait()).await.unwrap_or_else(|error| match error.try_into_panic() {
@@ -181,6 +195,11 @@ impl Drop for Running {
             let _ = child.wait();
         }
     }
+}
+
+/// `VmHWM` of `/proc/PID/status`, proc(5).
+fn peak_kib(status: &str) -> Option<u64> {
+    status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse().ok())
 }
 
 fn pid(child: &Child) -> Pid {

@@ -1,0 +1,14 @@
+//! The built program against real servers, as a stranger runs it: OpenSSH, SeaweedFS, moto.
+
+mod harness;
+#[path = "harness/inprocess/run.rs"]
+mod run;
+#[path = "real/site.rs"]
+mod site;
+
+#[path = "real/exits.rs"]
+mod exits;
+#[path = "real/job.rs"]
+mod job;
+#[path = "real/limits.rs"]
+mod limits;

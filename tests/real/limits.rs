@@ -1,0 +1,151 @@
+//! The job where it is hard: round trips, cut connections, little memory, a server that allows little.
+
+use std::time::Duration;
+
+use crate::harness::proxy::{Proxy, Toward};
+use crate::harness::sshd::SshdOptions;
+use crate::site::{Site, noise};
+
+const MIB: usize = 1 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_small_files_cross_one_connection_with_50_ms_of_round_trip_within_a_minute() {
+    let site = Site::new().await;
+    let content = noise(10_240 + 10_000, 11);
+    for index in 0..10_000 {
+        site.put(format!("file-{index:05}.bin"), &content[index..index + 10_240]);
+    }
+    let proxy = Proxy::to_port(site.sshd.port()).round_trip(Duration::from_millis(50)).start().await;
+
+    let run = site.run().env("PORT", proxy.port()).env("SFTP_CONNECTIONS", 1).env("LOG_LEVEL", "info");
+    let finished = run.deadline(Duration::from_secs(60)).finish().await;
+
+    finished.assert_exit(0, "OK");
+    assert_eq!(finished.run()["files-completed"], 10_000);
+    assert_eq!(proxy.most_open(), 1);
+    let contents = site.bucket.contents().await;
+    assert_eq!(contents.len(), 10_000);
+    for index in 0..10_000 {
+        assert!(contents[&format!("file-{index:05}.bin")] == content[index..index + 10_240], "file {index} differs");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_2_gib_file_survives_ten_cuts_in_little_memory() {
+    let site = Site::new().await;
+    // Repeats at a distance that no part size divides: a part that is read from a wrong offset differs.
+    let block = noise(1_000_003, 13);
+    let size = 2048 * MIB;
+    let path = site.put("huge.bin", "");
+    {
+        use std::io::Write as _;
+        let mut file = std::io::BufWriter::new(std::fs::File::create(path).expect("the file"));
+        let mut left = size;
+        while left > 0 {
+            let len = left.min(block.len());
+            file.write_all(&block[..len]).expect("its bytes");
+            left -= len;
+        }
+        file.flush().expect("its bytes");
+    }
+    let proxy = Proxy::to_port(site.sshd.port()).cut_every(Toward::Client, 190 << 20, 10).start().await;
+
+    let running = site.run().env("PORT", proxy.port()).env("LOG_LEVEL", "info").deadline(Duration::from_secs(300));
+    let running = running.start();
+    let peak = running.watch_peak_memory();
+    let finished = running.finish().await;
+
+    finished.assert_exit(0, "OK");
+    assert_eq!(proxy.faults(), 10);
+    let peak = peak.join().expect("the watcher");
+    assert!(peak < 160 << 20, "peak memory {} MiB", peak >> 20);
+    let object = site.bucket.client.get_object().bucket(&site.bucket.name).key("huge.bin").send().await;
+    let mut body = object.expect("the object").body;
+    let mut at = 0;
+    while let Some(bytes) = body.try_next().await.expect("its bytes") {
+        for piece in bytes.chunks(block.len()) {
+            let mut piece = piece;
+            while !piece.is_empty() {
+                let from = at % block.len();
+                let len = piece.len().min(block.len() - from);
+                assert!(piece[..len] == block[from..from + len], "differs at {at}");
+                at += len;
+                piece = &piece[len..];
+            }
+        }
+    }
+    assert_eq!(at, size);
+    site.assert_nothing_left(&finished).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_allows_one_connection_gets_one() {
+    for engine in ["russh", "libssh2"] {
+        let site = Site::new().await;
+        for index in 0..40 {
+            site.put(format!("{index}.bin"), noise(300_000, index));
+        }
+        let proxy = Proxy::to_port(site.sshd.port()).at_most(1).start().await;
+        let finished = site.run().env("PORT", proxy.port()).env("SFTP_ENGINE", engine).finish().await;
+        finished.assert_exit(0, "OK");
+        assert_eq!(site.bucket.keys().await.len(), 40);
+        assert!(proxy.refused() > 0, "{engine}: a further connection was tried");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stalls_is_left_and_connected_to_again() {
+    for engine in ["russh", "libssh2"] {
+        let site = Site::new().await;
+        let content = noise(30 * MIB, 17);
+        site.put("a.bin", &content);
+        let proxy = Proxy::to_port(site.sshd.port()).stall_after(Toward::Client, 5 << 20).start().await;
+        let run = site.run().env("PORT", proxy.port()).env("SFTP_ENGINE", engine).env("IDLE_TIMEOUT", "2s");
+        let finished = run.env("SFTP_CONNECTIONS", 1).finish().await;
+        finished.assert_exit(0, "OK");
+        assert!(site.bucket.bytes("a.bin").await == content, "{engine}: the object differs");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_changed_on_the_way_are_found_out() {
+    let site = Site::new().await;
+    let content = noise(30 * MIB, 19);
+    site.put("a.bin", &content);
+    let proxy = Proxy::to_port(site.sshd.port()).corrupt(Toward::Client, 9 << 20).start().await;
+    let finished = site.run().env("PORT", proxy.port()).finish().await;
+    finished.assert_exit(0, "OK");
+    assert_eq!(proxy.faults(), 1);
+    assert!(site.bucket.bytes("a.bin").await == content, "the object differs");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_cut_off_midway_gets_every_object_whole() {
+    let site = Site::new().await;
+    for index in 0..20 {
+        site.put(format!("{index}.bin"), noise(2 * MIB, index));
+    }
+    let large = noise(130 * MIB, 23);
+    site.put("large.bin", &large);
+    let s3_port = site.bucket.endpoint.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    let proxy = Proxy::to_port(s3_port).cut_every(Toward::Server, 30 << 20, 5).start().await;
+    let finished = site.run().env("AWS_ENDPOINT_URL_S3", proxy.http_endpoint()).finish().await;
+    finished.assert_exit(0, "OK");
+    assert!(site.bucket.bytes("large.bin").await == large, "the object differs");
+    assert_eq!(site.bucket.keys().await.len(), 21);
+    site.assert_nothing_left(&finished).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_server_is_spoken_to_in_its_own_algorithms() {
+    let old = SshdOptions::default()
+        .set("Ciphers", "aes256-cbc")
+        .set("MACs", "hmac-sha1")
+        .set("KexAlgorithms", "diffie-hellman-group14-sha1")
+        .set("HostKeyAlgorithms", "ssh-rsa");
+    let site = Site::with(old).await;
+    site.put("a.txt", "a");
+    for engine in ["russh", "libssh2"] {
+        site.run().env("SFTP_ENGINE", engine).finish().await.assert_exit(0, "OK");
+    }
+}
