@@ -5,13 +5,15 @@ use std::sync::Arc;
 use aws_config::SdkConfig;
 use secrecy::SecretString;
 
-use crate::config::{Config, EngineKind, SecretSource};
+use crate::config::{Config, EngineKind};
 use crate::exit::Exit;
+#[cfg(feature = "libssh2")]
+use crate::remote::libssh2::Libssh2Engine;
 use crate::remote::pool::Pool;
 use crate::remote::russh::RusshEngine;
 use crate::remote::{Endpoint, Engine, Error, Kind, private_key};
 use crate::retry::Retry;
-use crate::secret::{self, SecretError};
+use crate::secret::{Version, Versions};
 
 /// A server that is connected to, and what else the secret held.
 pub struct Connected {
@@ -31,75 +33,57 @@ pub struct NotConnected {
 
 /// Connects with the first version of the secret that the server lets in.
 ///
-/// `resolved` is told each endpoint before it is connected to.
-///
 /// # Errors
 ///
-/// [`Exit::Secret`], [`Exit::Unreachable`], [`Exit::HostKey`] or [`Exit::Auth`].
+/// [`Exit::Secret`], [`Exit::Unreachable`], [`Exit::HostKey`], or [`Exit::Auth`] where every version was refused.
 pub async fn connect(config: &Config, sdk: &SdkConfig, retry: &Retry) -> Result<Connected, NotConnected> {
-    let stages = match &config.secret {
-        SecretSource::SecretsManager { stages, .. } => stages.as_slice(),
-        SecretSource::File(_) | SecretSource::Json(_) => &[],
-    };
-    let mut stages = stages.iter().map(String::as_str).peekable();
-    loop {
-        let stage = stages.next();
-        let (endpoint, archive_password) = resolve(config, sdk, stage).await?;
-        let opened = Pool::open(engine(config.sftp.engine, endpoint.clone())?, config.sftp.connections, retry.clone());
-        match opened.await {
-            Ok(pool) => return Ok(Connected { pool, endpoint, archive_password }),
-            Err(error) if error.kind == Kind::Auth && stages.peek().is_some() => {
-                tracing::warn!(stage, next = stages.peek(), error = %error, "login refused; trying the next version of the secret");
+    let mut versions = Versions::new(&config.secret, sdk);
+    let mut refused = None;
+    while let Some(version) = versions.next().await {
+        let Version { label, secret } = version.map_err(|error| no_secret(&error, None))?;
+        let endpoint = secret.resolve(&config.sftp).map_err(|error| no_secret(&error, None))?;
+        if let Some(key) = &endpoint.credentials.private_key {
+            // Found out here, a key that cannot be read is a fault of the secret and not of the server.
+            private_key::load(key).map_err(|error| no_secret(&error, Some(&endpoint)))?;
+        }
+        let engine = engine(config.sftp.engine, &endpoint)?;
+        match Pool::open(engine, config.sftp.connections, retry.clone()).await {
+            Ok(pool) => return Ok(Connected { pool, endpoint, archive_password: secret.archive_password }),
+            Err(error) => {
+                let failed = NotConnected { exit: exit_of(&error), message: error.to_string(), endpoint: Some(endpoint) };
+                if error.kind != Kind::Auth {
+                    return Err(failed);
+                }
+                tracing::warn!(secret = label, error = %error, "the server refused the login");
+                refused = Some(failed);
             }
-            Err(error) => return Err(not_connected(&error, endpoint)),
         }
     }
+    // There was a version, or the reason why there was none: one of them has been returned or kept.
+    Err(refused.unwrap_or_else(|| NotConnected {
+        exit: Exit::Secret,
+        message: "the secret has no version to log in with; check SECRET_VERSION_STAGES".to_owned(),
+        endpoint: None,
+    }))
 }
 
-async fn resolve(
-    config: &Config,
-    sdk: &SdkConfig,
-    stage: Option<&str>,
-) -> Result<(Endpoint, Option<SecretString>), NotConnected> {
-    let failed = |error: SecretError| NotConnected { exit: Exit::Secret, message: error.to_string(), endpoint: None };
-    let json = secret::fetch(&config.secret, stage, sdk).await.map_err(failed)?;
-    let secret = secret::Secret::parse(&json).map_err(failed)?;
-    let endpoint = secret.resolve(&config.sftp).map_err(failed)?;
-    if let Some(key) = &endpoint.credentials.private_key {
-        // Found out here, a key that cannot be read is a fault of the secret and not of the server.
-        private_key::load(key).map_err(|error| NotConnected {
-            exit: Exit::Secret,
-            message: error.to_string(),
-            endpoint: Some(endpoint.clone()),
-        })?;
-    }
-    Ok((endpoint, secret.archive_password))
+fn no_secret(error: &impl std::fmt::Display, endpoint: Option<&Endpoint>) -> NotConnected {
+    NotConnected { exit: Exit::Secret, message: error.to_string(), endpoint: endpoint.cloned() }
 }
 
-#[cfg_attr(feature = "libssh2", allow(clippy::unnecessary_wraps, reason = "an engine may be left out of the build"))]
-fn engine(kind: EngineKind, endpoint: Endpoint) -> Result<Arc<dyn Engine>, NotConnected> {
-    let failed = |error: Error, endpoint| NotConnected { exit: Exit::Secret, message: error.to_string(), endpoint };
+fn engine(kind: EngineKind, endpoint: &Endpoint) -> Result<Arc<dyn Engine>, NotConnected> {
+    let failed = |error: Error| no_secret(&error, Some(endpoint));
     match kind {
-        EngineKind::Russh => match RusshEngine::new(endpoint.clone()) {
-            Ok(engine) => Ok(Arc::new(engine)),
-            Err(error) => Err(failed(error, Some(endpoint))),
-        },
+        EngineKind::Russh => Ok(Arc::new(RusshEngine::new(endpoint.clone()).map_err(failed)?)),
         #[cfg(feature = "libssh2")]
-        EngineKind::Libssh2 => match crate::remote::libssh2::Libssh2Engine::new(endpoint.clone()) {
-            Ok(engine) => Ok(Arc::new(engine)),
-            Err(error) => Err(failed(error, Some(endpoint))),
-        },
+        EngineKind::Libssh2 => Ok(Arc::new(Libssh2Engine::new(endpoint.clone()).map_err(failed)?)),
         #[cfg(not(feature = "libssh2"))]
         EngineKind::Libssh2 => Err(NotConnected {
             exit: Exit::Config,
             message: "SFTP_ENGINE=libssh2: this build leaves that engine out".to_owned(),
-            endpoint: Some(endpoint),
+            endpoint: Some(endpoint.clone()),
         }),
     }
-}
-
-fn not_connected(error: &Error, endpoint: Endpoint) -> NotConnected {
-    NotConnected { exit: exit_of(error), message: error.to_string(), endpoint: Some(endpoint) }
 }
 
 /// How a run ends that has no connection for this reason.

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::config::{Config, Operation};
 use crate::connect::{Connected, NotConnected};
 use crate::exit::Exit;
+use crate::progress::Terminal;
 use crate::report::{Outcome, Records, Reporter, RunIdentity, Step};
 use crate::retry::Retry;
 use crate::shutdown::Shutdown;
@@ -33,7 +34,6 @@ pub mod report;
 pub mod retry;
 pub mod run;
 pub mod secret;
-pub mod secrets_manager;
 pub mod select;
 pub mod shutdown;
 pub mod store;
@@ -44,7 +44,7 @@ pub mod units;
 /// Runs one operation to its end, writes its records, and says how it ended.
 ///
 /// Returns within the grace period once `shutdown` asks it to stop.
-pub async fn run(config: Config, records: Records, shutdown: Shutdown) -> Exit {
+pub async fn run(config: Config, records: Records, terminal: Terminal, shutdown: Shutdown) -> Exit {
     let mut identity = identity(&config);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
@@ -58,7 +58,7 @@ pub async fn run(config: Config, records: Records, shutdown: Shutdown) -> Exit {
         biased;
         // The records of files that were still under way are lost; the last one is not.
         () = out_of_time => (run::stopped(&shutdown), Vec::new()),
-        ended = operate(&config, &mut identity, &records, &shutdown) => ended,
+        ended = operate(&config, &mut identity, &records, &terminal, &shutdown) => ended,
     };
     log_end(&outcome);
     records.finish(&identity, &outcome, &steps).await;
@@ -71,7 +71,7 @@ pub async fn refuse(faults: &config::Faults, records: Records) -> Exit {
     log_end(&outcome);
     let identity = RunIdentity {
         operation: "RETRIEVE",
-        connector_id: faults.job_name().unwrap_or("unknown").to_owned(),
+        connector_id: "unknown".to_owned(),
         transfer_id: Uuid::now_v7().to_string(),
         bucket: String::new(),
         url: String::new(),
@@ -85,6 +85,7 @@ async fn operate(
     config: &Config,
     identity: &mut RunIdentity,
     records: &Records,
+    terminal: &Terminal,
     shutdown: &Shutdown,
 ) -> (Outcome, Vec<Step>) {
     let retry = Retry { max_attempts: config.max_attempts, stop: shutdown.token().clone() };
@@ -115,7 +116,7 @@ async fn operate(
             Err(error) => (Outcome::early(error.exit, error.message), Vec::new()),
             Ok(connected) => {
                 let reporter = Reporter::new(identity.clone(), records);
-                (run::retrieve(config, connected, store, retry, reporter, shutdown).await, Vec::new())
+                (run::retrieve(config, connected, store, retry, reporter, terminal, shutdown).await, Vec::new())
             }
         },
     }

@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use connector::config::{self, Config};
+use connector::config::{self, Config, LogSettings};
 use connector::exit::Exit;
+use connector::progress::Terminal;
 use connector::report::Records;
 use connector::{logging, shutdown};
 
@@ -37,12 +38,16 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn run() -> anyhow::Result<Exit> {
     let config = Config::from_env();
-    logging::init(&logging::LogSettings::from_env());
+    let terminal = Terminal::default();
+    logging::init(&LogSettings::from_env(), {
+        let terminal = terminal.clone();
+        move |write| terminal.around(write)
+    });
     let records = Records::start(std::io::stdout()).context("cannot start the thread that writes records")?;
     match config {
         Ok(config) => {
             let shutdown = shutdown::on_signals().context("cannot handle SIGTERM and SIGINT")?;
-            Ok(connector::run(config, records, shutdown).await)
+            Ok(connector::run(config, records, terminal, shutdown).await)
         }
         Err(faults) => Ok(connector::refuse(&faults, records).await),
     }

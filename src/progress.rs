@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::task::JoinHandle;
 
 use crate::transfer::Transfer;
@@ -13,6 +13,23 @@ use crate::transfer::Transfer;
 /// Between two looks at the counters.
 const INTERVAL: Duration = Duration::from_millis(200);
 const LINE: &str = "{bar:30} {msg} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+
+/// The terminal on stderr, if it is one, shared by the bar and the log.
+#[derive(Debug, Clone)]
+pub struct Terminal(MultiProgress);
+
+impl Default for Terminal {
+    fn default() -> Self {
+        Self(MultiProgress::new())
+    }
+}
+
+impl Terminal {
+    /// Takes the bar off the terminal while `write` writes there.
+    pub fn around(&self, write: &mut dyn FnMut()) {
+        self.0.suspend(write);
+    }
+}
 
 /// A bar that follows a transfer until it is finished.
 #[derive(Debug)]
@@ -22,12 +39,12 @@ pub struct Progress {
 
 impl Progress {
     /// Shows `transfer`'s progress towards so many files and bytes.
-    pub fn show(transfer: Arc<Transfer>, files: u64, bytes: u64) -> Self {
+    pub fn show(terminal: &Terminal, transfer: Arc<Transfer>, files: u64, bytes: u64) -> Self {
         let style = ProgressStyle::with_template(LINE);
         let (true, Ok(style)) = (std::io::stderr().is_terminal(), style) else {
             return Self { shown: None };
         };
-        let bar = ProgressBar::new(bytes).with_style(style);
+        let bar = terminal.0.add(ProgressBar::new(bytes)).with_style(style);
         let follow = tokio::spawn({
             let bar = bar.clone();
             async move {

@@ -12,7 +12,7 @@ use crate::exit::Exit;
 use crate::failure::{Failure, FailureCode};
 use crate::list::{self, Entry, Listing};
 use crate::plan::{self, Plan, RunContext};
-use crate::progress::Progress;
+use crate::progress::{Progress, Terminal};
 use crate::remote::pool::Pool;
 use crate::remote::{Error, RemotePath};
 use crate::report::{FileRecord, FileResult, Outcome, Reporter, Totals};
@@ -32,6 +32,7 @@ pub async fn retrieve(
     store: Arc<dyn Store>,
     retry: Retry,
     reporter: Reporter,
+    terminal: &Terminal,
     shutdown: &Shutdown,
 ) -> Outcome {
     let pool = connected.pool;
@@ -89,7 +90,7 @@ pub async fn retrieve(
     };
     let transfer = Transfer::new(pool, store, retry, settings, config.memory_limit.0, reporter, stop);
     let transfer = Arc::new(transfer);
-    let progress = Progress::show(transfer.clone(), plan.files.len() as u64, bytes);
+    let progress = Progress::show(terminal, transfer.clone(), plan.files.len() as u64, bytes);
     let planned = plan.files.len() as u64;
     tally.add(transfer.run(plan.files).await);
     give_up.abort();
