@@ -72,11 +72,13 @@ fn no_secret(error: &impl std::fmt::Display, endpoint: Option<&Endpoint>) -> Not
 }
 
 fn engine(kind: EngineKind, endpoint: &Endpoint) -> Result<Arc<dyn Engine>, NotConnected> {
-    let failed = |error: Error| no_secret(&error, Some(endpoint));
     match kind {
-        EngineKind::Russh => Ok(Arc::new(RusshEngine::new(endpoint.clone()).map_err(failed)?)),
+        EngineKind::Russh => {
+            let engine = RusshEngine::new(endpoint.clone()).map_err(|error| no_secret(&error, Some(endpoint)))?;
+            Ok(Arc::new(engine))
+        }
         #[cfg(feature = "libssh2")]
-        EngineKind::Libssh2 => Ok(Arc::new(Libssh2Engine::new(endpoint.clone()).map_err(failed)?)),
+        EngineKind::Libssh2 => Ok(Arc::new(Libssh2Engine::new(endpoint.clone()))),
         #[cfg(not(feature = "libssh2"))]
         EngineKind::Libssh2 => Err(NotConnected {
             exit: Exit::Config,
