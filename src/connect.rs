@@ -50,7 +50,8 @@ pub async fn connect(config: &Config, sdk: &SdkConfig, retry: &Retry) -> Result<
         match Pool::open(engine, config.sftp.connections, retry.clone()).await {
             Ok(pool) => return Ok(Connected { pool, endpoint, archive_password: secret.archive_password }),
             Err(error) => {
-                let failed = NotConnected { exit: exit_of(&error), message: error.to_string(), endpoint: Some(endpoint) };
+                let failed =
+                    NotConnected { exit: exit_of(&error), message: error.to_string(), endpoint: Some(endpoint) };
                 if error.kind != Kind::Auth {
                     return Err(failed);
                 }

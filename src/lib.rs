@@ -50,8 +50,11 @@ pub async fn run(config: Config, records: Records, terminal: Terminal, shutdown:
         tracing::warn!("{warning}");
     }
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"), operation = identity.operation, run = identity.transfer_id,
-        job = identity.connector_id, "starting"
+        version = env!("CARGO_PKG_VERSION"),
+        operation = identity.operation,
+        run = identity.transfer_id,
+        job = identity.connector_id,
+        "starting"
     );
     let out_of_time = shutdown.grace_is_over(config.stop_grace);
     let (outcome, steps) = tokio::select! {
@@ -153,11 +156,18 @@ fn log_end(outcome: &Outcome) {
     let totals = outcome.totals;
     match &outcome.message {
         None => tracing::info!(
-            exit = exit.name(), code = exit.code(), files = totals.files_completed, objects = totals.objects,
-            bytes = totals.bytes_written, "done"
+            exit = exit.name(),
+            code = exit.code(),
+            files = totals.files_completed,
+            objects = totals.objects,
+            bytes = totals.bytes_written,
+            "done"
         ),
         Some(message) => tracing::error!(
-            exit = exit.name(), code = exit.code(), completed = totals.files_completed, failed = totals.files_failed,
+            exit = exit.name(),
+            code = exit.code(),
+            completed = totals.files_completed,
+            failed = totals.files_failed,
             "{message}"
         ),
     }

@@ -80,9 +80,8 @@ async fn test_directory(findings: &mut Findings, config: &Config, connected: &Co
     };
     match listed.await {
         Ok((directory, listing)) => {
-            let taken = |entry: &&list::Entry| {
-                config.rules.decide(&entry.path, entry.attributes.kind) == Decision::Take
-            };
+            let taken =
+                |entry: &&list::Entry| config.rules.decide(&entry.path, entry.attributes.kind) == Decision::Take;
             let selected = listing.entries.iter().filter(taken).count();
             let files = listing.entries.len();
             findings.found("list", format!("{directory} holds {files} files; a run would select {selected}"), None);

@@ -17,6 +17,7 @@ pub mod path;
 pub mod pool;
 pub mod private_key;
 pub mod protocol;
+pub mod russh;
 
 pub use credentials::{Credentials, PrivateKey};
 pub use host_key::{HostKey, HostKeyPolicy, TrustedHostKey};

@@ -50,11 +50,8 @@ pub async fn retrieve(
         },
     };
     let (selected, skipped, unreadable) = select(config, listing);
-    let mut totals = Totals {
-        files_selected: selected.len() as u64,
-        files_skipped: skipped.len() as u64,
-        ..Totals::default()
-    };
+    let mut totals =
+        Totals { files_selected: selected.len() as u64, files_skipped: skipped.len() as u64, ..Totals::default() };
     let identity = reporter.identity();
     let run = RunContext { id: &identity.transfer_id, start: identity.start };
     let plan = plan::plan(selected, &directory, &config.keys, run);
@@ -104,9 +101,7 @@ pub async fn retrieve(
         ..transfer.totals()
     };
     match shutdown.cause() {
-        Some(exit) if tally.completed < planned => {
-            Outcome { exit, totals, message: Some(stopped_message(&totals)) }
-        }
+        Some(exit) if tally.completed < planned => Outcome { exit, totals, message: Some(stopped_message(&totals)) },
         _ => Outcome { exit: tally.exit(), totals, message: tally.first_failure },
     }
 }

@@ -263,7 +263,13 @@ mod tests {
     }
 
     fn server(allows: usize, concurrency: usize) -> Arc<Server> {
-        Arc::new(Server { allows, open: Arc::default(), tried: AtomicUsize::new(0), closed: Arc::default(), concurrency })
+        Arc::new(Server {
+            allows,
+            open: Arc::default(),
+            tried: AtomicUsize::new(0),
+            closed: Arc::default(),
+            concurrency,
+        })
     }
 
     async fn pool(server: &Arc<Server>, most: usize) -> Result<Pool, Error> {

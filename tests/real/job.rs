@@ -200,7 +200,10 @@ async fn a_dry_run_says_what_it_would_do_and_does_nothing() {
     let finished = run.finish().await;
     finished.assert_exit(0, "OK");
     let record = finished.only("/a.csv");
-    assert_eq!((&record["skip-reason"], &record["local-file-location"]["key"]), (&"DRY_RUN".into(), &"in/a.csv".into()));
+    assert_eq!(
+        (&record["skip-reason"], &record["local-file-location"]["key"]),
+        (&"DRY_RUN".into(), &"in/a.csv".into())
+    );
     assert_eq!(finished.only("/b.txt")["skip-reason"], "NOT_INCLUDED");
     assert_eq!(site.bucket.keys().await, [""; 0]);
 }

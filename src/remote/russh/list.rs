@@ -1,0 +1,94 @@
+//! A directory, name by name as the server sends them.
+
+use std::collections::VecDeque;
+
+use super::read::stat;
+use super::session::{Failure, Session};
+use crate::remote::path::bytes_to_text;
+use crate::remote::protocol::{Names, Reply, Request, status};
+use crate::remote::{DirEntry, Error, FileKind, Kind, RemotePath};
+
+/// Requests for names under way: the next is made up by the server while the last is on its way.
+const UNDER_WAY: usize = 2;
+
+/// Hands every entry of `dir` to `each`, in the server's order. The close is not waited for.
+pub async fn list(session: &Session, dir: &RemotePath, each: &mut (dyn FnMut(DirEntry) + Send)) -> Result<(), Error> {
+    let handle = match session.open(Request::OpenDir { path: dir.as_bytes() }).await {
+        Ok(handle) => handle,
+        Err(failure) => return Err(why_not_open(session, dir, failure).await),
+    };
+    let mut nameless = Nameless::default();
+    let mut under_way = VecDeque::new();
+    loop {
+        while under_way.len() < UNDER_WAY {
+            under_way.push_back(handle.read_names(session));
+        }
+        let Some(reply) = under_way.pop_front() else { break };
+        match reply.await {
+            // OpenSSH's client, too, takes no names for the end: else a server could keep it here for ever.
+            Ok(Reply::Names(names)) if names.count() == 0 => break,
+            Ok(Reply::Names(names)) => take(session, names, each, &mut nameless)?,
+            Err(Failure::Refused(refusal)) if refusal.code == status::EOF => break,
+            Ok(_) => return Err(session.out_of_step()),
+            Err(failure) => return Err(failure.into_error(format_args!("list {dir}"))),
+        }
+    }
+    nameless.warn(dir);
+    Ok(())
+}
+
+/// OpenSSH calls a directory that is a file missing, as it does one that is not there: asks which.
+async fn why_not_open(session: &Session, dir: &RemotePath, failure: Failure) -> Error {
+    let error = failure.into_error(format_args!("list {dir}"));
+    if error.kind == Kind::NotFound
+        && let Ok(attributes) = stat(session, dir).await
+        && !matches!(attributes.kind, FileKind::Directory | FileKind::Unknown)
+    {
+        return Error::new(Kind::Failed, format!("cannot list {dir}: it is not a directory"));
+    }
+    error
+}
+
+fn take(
+    session: &Session,
+    names: Names,
+    each: &mut (dyn FnMut(DirEntry) + Send),
+    nameless: &mut Nameless,
+) -> Result<(), Error> {
+    let whole = names.each(|name, attributes| match name {
+        b"." | b".." => {}
+        name if name.is_empty() || name.contains(&b'/') || name.contains(&0) => nameless.add(name),
+        name => each(DirEntry { name: name.to_vec(), attributes }),
+    });
+    whole.map_err(|malformed| {
+        session.end(format!("the server sent {malformed}"));
+        session.lost_error()
+    })
+}
+
+/// Entries that no file can have the name of, which a server that means well does not send.
+#[derive(Default)]
+struct Nameless {
+    count: usize,
+    first: Vec<u8>,
+}
+
+impl Nameless {
+    fn add(&mut self, name: &[u8]) {
+        if self.count == 0 {
+            self.first = name.to_vec();
+        }
+        self.count += 1;
+    }
+
+    fn warn(&self, dir: &RemotePath) {
+        if self.count > 0 {
+            tracing::warn!(
+                directory = %dir,
+                entries = self.count,
+                first = ?bytes_to_text(&self.first),
+                "the server lists names that are empty or hold a separator or a NUL; they are left out"
+            );
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! A range of a file, read by as many requests at once as the connection has room for.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio_util::sync::PollSemaphore;
+
+use super::session::{Failure, Handle, Pending, Session, WINDOW_UNIT};
+use crate::remote::protocol::{Reply, Request, status};
+use crate::remote::{Attributes, Chunk, Error, RemotePath};
+
+/// Reads `len` bytes at `offset`, fewer at the end of the file, then the attributes. The close is sent with the request
+/// for the attributes, and not waited for.
+pub async fn read(session: &Session, path: &RemotePath, offset: u64, len: u64) -> Result<Chunk, Error> {
+    let open = Request::Open { path: path.as_bytes() };
+    let handle = session.open(open).await.map_err(|failure| failure.into_error(format_args!("open {path}")))?;
+    let data = Range::new(offset, len)
+        .read(session, &handle)
+        .await
+        .map_err(|(at, failure)| failure.into_error(format_args!("read {path} at byte {at}")))?;
+    let attributes = handle.attributes(session);
+    drop(handle);
+    let attributes = attributes_of(session, path, attributes.await).await?;
+    Ok(Chunk { data, attributes })
+}
+
+/// Attributes that were asked for by handle, or by path from a server that knows no other way.
+async fn attributes_of(
+    session: &Session,
+    path: &RemotePath,
+    reply: Result<Reply, Failure>,
+) -> Result<Attributes, Error> {
+    match reply {
+        Err(Failure::Refused(refusal)) if refusal.code == status::OP_UNSUPPORTED => stat(session, path).await,
+        reply => expect_attributes(session, reply, path),
+    }
+}
+
+/// Attributes of what `path` leads to.
+pub async fn stat(session: &Session, path: &RemotePath) -> Result<Attributes, Error> {
+    let reply = session.request(Request::Stat { path: path.as_bytes() }).await;
+    expect_attributes(session, reply, path)
+}
+
+fn expect_attributes(session: &Session, reply: Result<Reply, Failure>, path: &RemotePath) -> Result<Attributes, Error> {
+    match reply.map_err(|failure| failure.into_error(format_args!("stat {path}")))? {
+        Reply::Attributes(attributes) => Ok(attributes),
+        _ => Err(session.out_of_step()),
+    }
+}
+
+/// What is still to be asked for, and what has come.
+struct Range {
+    /// Parts that are not asked for, as offset and end; the last is the next.
+    missing: Vec<(u64, u64)>,
+    /// Where the file ended, as far as is known.
+    end: u64,
+    /// By offset.
+    pieces: BTreeMap<u64, Vec<Bytes>>,
+}
+
+impl Range {
+    fn new(offset: u64, len: u64) -> Self {
+        let end = offset.saturating_add(len);
+        Self { missing: vec![(offset, end)], end, pieces: BTreeMap::new() }
+    }
+
+    /// The data in order. On failure, the offset of the request that failed.
+    async fn read(mut self, session: &Session, handle: &Handle) -> Result<Vec<Bytes>, (u64, Failure)> {
+        let mut window = PollSemaphore::new(session.window());
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            let next = self.next(session.read_len());
+            tokio::select! {
+                // Replies first: they make room for the requests.
+                biased;
+                Some((offset, len, reply)) = under_way.next() => self.take(session, offset, len, reply)?,
+                permit = poll_fn(|context| window.poll_acquire_many(context, permits(next))), if next.is_some() => {
+                    let Some((offset, len)) = next else { continue };
+                    let Some(permit) = permit else { return Err((offset, Failure::Lost(session.lost_error()))) };
+                    self.asked(offset, len);
+                    let reply = session.request_read(handle, offset, len, permit);
+                    under_way.push(tagged(offset, len, reply));
+                }
+                else => break,
+            }
+        }
+        Ok(self.pieces.into_values().flatten().collect())
+    }
+
+    /// The next request to make: offset and length.
+    fn next(&mut self, max_len: u32) -> Option<(u64, u32)> {
+        loop {
+            let &(offset, end) = self.missing.last()?;
+            let end = end.min(self.end);
+            if offset < end {
+                return Some((offset, u32::try_from(end - offset).map_or(max_len, |len| len.min(max_len))));
+            }
+            self.missing.pop();
+        }
+    }
+
+    fn asked(&mut self, offset: u64, len: u32) {
+        if let Some(part) = self.missing.last_mut() {
+            part.0 = offset + u64::from(len);
+        }
+    }
+
+    fn take(
+        &mut self,
+        session: &Session,
+        offset: u64,
+        len: u32,
+        reply: Result<Reply, Failure>,
+    ) -> Result<(), (u64, Failure)> {
+        match reply {
+            // Some servers end a file with no data in place of a status.
+            Ok(Reply::Data(data)) if data.is_empty() => self.ends_at(offset),
+            Ok(Reply::Data(data)) => {
+                let received: usize = data.iter().map(Bytes::len).sum();
+                let (received_end, asked_end) = (offset + received as u64, offset + u64::from(len));
+                if received_end < asked_end {
+                    self.missing.push((received_end, asked_end));
+                }
+                if offset < self.end {
+                    self.pieces.insert(offset, data);
+                }
+            }
+            Err(Failure::Refused(refusal)) if refusal.code == status::EOF => self.ends_at(offset),
+            Ok(_) => return Err((offset, Failure::Lost(session.out_of_step()))),
+            Err(failure) => return Err((offset, failure)),
+        }
+        Ok(())
+    }
+
+    /// The file has no byte at `offset`, nor behind it, even if one was there a moment ago.
+    fn ends_at(&mut self, offset: u64) {
+        self.end = self.end.min(offset);
+        self.pieces.split_off(&self.end);
+    }
+}
+
+fn permits(next: Option<(u64, u32)>) -> u32 {
+    next.map_or(0, |(_, len)| len.div_ceil(WINDOW_UNIT))
+}
+
+async fn tagged(offset: u64, len: u32, reply: Pending) -> (u64, u32, Result<Reply, Failure>) {
+    (offset, len, reply.await)
+}

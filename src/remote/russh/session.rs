@@ -1,0 +1,486 @@
+//! One SFTP session over one channel: requests side by side, every reply matched to its request by id.
+//!
+//! A task reads, a task writes, and nothing else waits for the network. What the server sends that it was not asked for,
+//! or that is not SFTP, ends the session; so does silence while a request is outstanding. Then every call, begun or to
+//! come, ends with [`Kind::Lost`] and the reason. A call that is dropped midway leaves nothing open on the server: its
+//! reply is taken when it comes, and a handle that nobody has any more is closed.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::handles::{Handles, Refused, Slot};
+use crate::remote::path::bytes_to_text;
+use crate::remote::protocol::{self, Framer, LIMITS_EXTENSION, Limits, Malformed, Message, Reply, Request, status};
+use crate::remote::{Error, Kind};
+
+/// Bytes asked for by one read, where the server allows it: enough to make the cost of a request vanish, little enough
+/// that a few concurrent files share a connection evenly.
+const READ_LEN: u32 = 64 * 1024;
+
+/// The same where the server states no limit; the draft promises no more (draft-ietf-secsh-filexfer-02 §3).
+const READ_LEN_UNSTATED: u32 = 32 * 1024;
+
+/// Handles open at once: what keeps a connection busy with small files, and what OpenSSH allows several times over.
+const MAX_HANDLES: usize = 256;
+
+/// The same where the server states no limit.
+const HANDLES_UNSTATED: usize = 64;
+
+/// Reads of the full length under way, counted by their bytes.
+const READS_UNDER_WAY: u32 = 64;
+
+/// How often an open is tried again that was refused while others were open.
+const OPENS_TRIED_AGAIN: usize = 3;
+
+/// Granularity of the window.
+pub const WINDOW_UNIT: u32 = 1024;
+
+/// What arrives on the channel, in any chunks.
+pub trait Inbound: Send + 'static {
+    /// The next bytes, or why there are none any more. Dropping the future loses nothing.
+    fn receive(&mut self) -> impl Future<Output = Result<Bytes, String>> + Send;
+}
+
+/// What is sent on the channel.
+pub trait Outbound: Send + 'static {
+    /// Returns once the bytes are on their way. An error says no more than that the channel is gone.
+    fn send(&mut self, bytes: Bytes) -> impl Future<Output = Result<(), ()>> + Send;
+}
+
+/// A session that has begun. Clones are the same session.
+#[derive(Clone)]
+pub struct Session(Arc<Inner>);
+
+struct Inner {
+    /// The server, as messages name it.
+    peer: String,
+    state: Mutex<State>,
+    outbound: mpsc::UnboundedSender<Bytes>,
+    /// Bytes asked for and not yet received, in [`WINDOW_UNIT`]s.
+    window: Arc<Semaphore>,
+    handles: Arc<Handles>,
+    /// The server has stated how many handles may be open.
+    handles_stated: bool,
+    read_len: u32,
+    lost: CancellationToken,
+}
+
+struct State {
+    waiters: HashMap<u32, Waiter>,
+    next_id: u32,
+    /// When bytes came last, or the first of the waiters came, whichever was later.
+    quiet_since: Instant,
+    lost: Option<String>,
+}
+
+/// Who gets a reply, and what is given back when it comes.
+enum Waiter {
+    Reply { to: oneshot::Sender<Reply>, max_data: u32, _window: Option<OwnedSemaphorePermit> },
+    Open { to: oneshot::Sender<Opening>, slot: Slot },
+    Close { _slot: Slot },
+}
+
+/// The answer to an open.
+enum Opening {
+    Open(Handle),
+    Refused { refusal: Refusal, slot: Slot },
+}
+
+/// A file or directory that is open on the server. Dropping it sends the close and waits for nothing.
+pub struct Handle {
+    bytes: Bytes,
+    open: Option<(Session, Slot)>,
+}
+
+/// A status where something else was asked for.
+#[derive(Debug)]
+pub struct Refusal {
+    pub code: u32,
+    message: Bytes,
+}
+
+/// A request that did not get what it asked for.
+#[derive(Debug)]
+pub enum Failure {
+    Refused(Refusal),
+    Lost(Error),
+}
+
+/// What the server said of itself when the session began.
+#[derive(Debug, Default)]
+pub struct Greeting {
+    pub version: u32,
+    pub extensions: Vec<(String, String)>,
+}
+
+impl Session {
+    /// Agrees on the version, learns the server's limits, and starts the session's tasks. `peer` names the server in
+    /// messages.
+    pub async fn start(
+        mut inbound: impl Inbound,
+        mut outbound: impl Outbound,
+        peer: String,
+        idle_timeout: Duration,
+    ) -> Result<(Self, Greeting), Error> {
+        let mut framer = Framer::default();
+        let lost = |reason: String| Error::new(Kind::Lost, format!("no SFTP session with {peer}: {reason}"));
+        let version = exchange(&mut inbound, &mut outbound, &mut framer, protocol::init()).await.map_err(lost)?;
+        let Message::Version { version, extensions } = version else {
+            return Err(lost("it did not begin with its version".to_owned()));
+        };
+        if version < protocol::VERSION {
+            return Err(lost(format!("it speaks SFTP version {version}, and 3 is needed")));
+        }
+        let mut limits = None;
+        if extensions.iter().any(|(name, _)| name == LIMITS_EXTENSION) {
+            let request = Request::Limits.encode(0);
+            let reply = exchange(&mut inbound, &mut outbound, &mut framer, request).await.map_err(lost)?;
+            if let Message::Reply { id: 0, reply: Reply::Extended(body) } = reply {
+                limits = Some(Limits::decode(body).map_err(|malformed| lost(malformed.to_string()))?);
+            }
+        }
+        let read_len = read_len(limits.as_ref());
+        let stated = limits.map_or(0, |limits| limits.max_open_handles);
+        let max_handles = if stated == 0 { HANDLES_UNSTATED } else { MAX_HANDLES.min(stated as usize) };
+        let window = READS_UNDER_WAY * read_len.div_ceil(WINDOW_UNIT);
+        let (requests, queue) = mpsc::unbounded_channel();
+        let session = Self(Arc::new(Inner {
+            peer,
+            state: Mutex::new(State { waiters: HashMap::new(), next_id: 1, quiet_since: Instant::now(), lost: None }),
+            outbound: requests,
+            window: Arc::new(Semaphore::new(window as usize)),
+            handles: Handles::new(max_handles),
+            handles_stated: stated != 0,
+            read_len,
+            lost: CancellationToken::new(),
+        }));
+        tokio::spawn(session.clone().read_replies(inbound, framer, idle_timeout));
+        tokio::spawn(session.clone().write_requests(outbound, queue));
+        let extensions = extensions.iter().map(|(name, data)| (bytes_to_text(name), bytes_to_text(data))).collect();
+        Ok((session, Greeting { version, extensions }))
+    }
+
+    /// How many handles may be open at once, as far as is known.
+    pub fn handles(&self) -> usize {
+        self.0.handles.limit()
+    }
+
+    /// The most bytes that one read may ask for.
+    pub fn read_len(&self) -> u32 {
+        self.0.read_len
+    }
+
+    /// Permits of bytes under way, in [`WINDOW_UNIT`]s; never more in all than the window is wide.
+    pub fn window(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.0.window)
+    }
+
+    pub fn is_lost(&self) -> bool {
+        self.0.lost.is_cancelled()
+    }
+
+    /// Ready when the session is over.
+    pub async fn lost(&self) {
+        self.0.lost.cancelled().await;
+    }
+
+    /// Ends the session. The first reason given is the one that is told.
+    pub fn end(&self, reason: impl Into<String>) {
+        let waiters = {
+            let mut state = self.state();
+            if state.lost.is_none() {
+                state.lost = Some(reason.into());
+            }
+            std::mem::take(&mut state.waiters)
+        };
+        self.0.window.close();
+        self.0.handles.close();
+        self.0.lost.cancel();
+        // Each tells whoever waits by going away; the lock is free again, which handles that are dropped take.
+        drop(waiters);
+    }
+
+    /// Why nothing more can be asked.
+    pub fn lost_error(&self) -> Error {
+        let state = self.state();
+        let reason = state.lost.as_deref().unwrap_or("it is closed");
+        Error::new(Kind::Lost, format!("the connection to {} is lost: {reason}", self.0.peer))
+    }
+
+    /// Ends the session over a reply of the wrong type.
+    pub fn out_of_step(&self) -> Error {
+        self.end("the server answered something else than it was asked");
+        self.lost_error()
+    }
+
+    /// Sends a request now; the reply comes to whoever awaits what is returned.
+    pub fn request(&self, request: Request<'_>) -> Pending {
+        self.send(request, 0, None)
+    }
+
+    /// Sends a read of at most [`read_len`](Self::read_len) bytes; its permit is given back when the reply comes, also
+    /// if nobody awaits it any more.
+    pub fn request_read(&self, handle: &Handle, offset: u64, len: u32, window: OwnedSemaphorePermit) -> Pending {
+        self.send(Request::Read { handle: &handle.bytes, offset, len }, len, Some(window))
+    }
+
+    fn send(&self, request: Request<'_>, max_data: u32, window: Option<OwnedSemaphorePermit>) -> Pending {
+        let (to, reply) = oneshot::channel();
+        self.submit(request, Waiter::Reply { to, max_data, _window: window });
+        Pending { session: self.clone(), reply }
+    }
+
+    /// Opens a file or directory, waiting for its turn where the server allows no more handles.
+    pub async fn open(&self, request: Request<'_>) -> Result<Handle, Failure> {
+        let lost = || Failure::Lost(self.lost_error());
+        let mut slot = self.0.handles.acquire().await.map_err(|_| lost())?;
+        let mut refused = Vec::new();
+        loop {
+            let (to, opening) = oneshot::channel();
+            self.submit(request, Waiter::Open { to, slot });
+            let (refusal, given_back) = match opening.await.map_err(|_| lost())? {
+                Opening::Open(handle) => {
+                    refused.into_iter().for_each(Refused::settle);
+                    return Ok(handle);
+                }
+                Opening::Refused { refusal, slot } => (refusal, slot),
+            };
+            let for_their_number =
+                refusal.code == status::FAILURE && !self.0.handles_stated && refused.len() < OPENS_TRIED_AGAIN;
+            let exchanged = if for_their_number { given_back.exchange() } else { None };
+            let Some((wait, next)) = exchanged else { return Err(Failure::Refused(refusal)) };
+            refused.push(wait);
+            slot = next.await.map_err(|_| lost())?;
+        }
+    }
+
+    fn submit(&self, request: Request<'_>, waiter: Waiter) {
+        let mut state = self.state();
+        if state.lost.is_some() {
+            // Released before the waiter is dropped: its slot may pass to another, who comes here.
+            drop(state);
+            return;
+        }
+        if state.waiters.is_empty() {
+            state.quiet_since = Instant::now();
+        }
+        let mut id = state.next_id;
+        while state.waiters.contains_key(&id) {
+            id = id.wrapping_add(1);
+        }
+        state.next_id = id.wrapping_add(1);
+        state.waiters.insert(id, waiter);
+        // Fails only when the writer is gone, which ends the session and this waiter with it.
+        let _ = self.0.outbound.send(request.encode(id));
+    }
+
+    /// Hands a message to whoever waits for it; what nobody waits for is an error.
+    fn deliver(&self, message: Message) -> Result<(), String> {
+        let Message::Reply { id, reply } = message else { return Err("the server began again midway".to_owned()) };
+        let waiter = self.state().waiters.remove(&id);
+        match (waiter, reply) {
+            (None, _) => return Err("the server replied to a request that was not made".to_owned()),
+            (Some(Waiter::Reply { to, max_data, .. }), reply) => {
+                if let Reply::Data(pieces) = &reply
+                    && pieces.iter().map(Bytes::len).sum::<usize>() > max_data as usize
+                {
+                    return Err("the server sent more data than was asked for".to_owned());
+                }
+                // Nobody may want it any more.
+                let _ = to.send(reply);
+            }
+            (Some(Waiter::Open { to, mut slot }), Reply::Handle(bytes)) => {
+                slot.opened();
+                // Closed at once if nobody wants it any more.
+                let _ = to.send(Opening::Open(Handle { bytes, open: Some((self.clone(), slot)) }));
+            }
+            (Some(Waiter::Open { to, slot }), Reply::Status { code, message }) if code != status::OK => {
+                let _ = to.send(Opening::Refused { refusal: Refusal { code, message }, slot });
+            }
+            (Some(Waiter::Open { .. }), _) => return Err("the server answered an open with something else".to_owned()),
+            (Some(Waiter::Close { .. }), _) => {}
+        }
+        Ok(())
+    }
+
+    async fn read_replies(self, mut inbound: impl Inbound, mut framer: Framer, idle_timeout: Duration) {
+        let mut watch = pin!(tokio::time::sleep(idle_timeout));
+        let reason = loop {
+            tokio::select! {
+                () = self.lost() => return,
+                () = &mut watch => match self.quiet_for(idle_timeout) {
+                    Ok(until) => watch.as_mut().reset(until),
+                    Err(requests) => break format!(
+                        "the server sent nothing for {idle_timeout:?} with {requests} requests outstanding"
+                    ),
+                },
+                received = inbound.receive() => match received {
+                    Err(reason) => break reason,
+                    Ok(chunk) => {
+                        self.state().quiet_since = Instant::now();
+                        framer.push(chunk);
+                        if let Err(reason) = self.deliver_all(&mut framer) {
+                            break reason;
+                        }
+                    }
+                },
+            }
+        };
+        self.end(reason);
+    }
+
+    fn deliver_all(&self, framer: &mut Framer) -> Result<(), String> {
+        while let Some(message) = framer.next_message().map_err(not_sftp)? {
+            self.deliver(message)?;
+        }
+        Ok(())
+    }
+
+    /// When to look again, or how many requests have had no answer for too long.
+    fn quiet_for(&self, idle_timeout: Duration) -> Result<Instant, usize> {
+        let state = self.state();
+        let now = Instant::now();
+        if state.waiters.is_empty() {
+            return Ok(now + idle_timeout);
+        }
+        let until = state.quiet_since + idle_timeout;
+        if until > now { Ok(until) } else { Err(state.waiters.len()) }
+    }
+
+    async fn write_requests(self, mut outbound: impl Outbound, mut queue: mpsc::UnboundedReceiver<Bytes>) {
+        /// Requests put into one packet, where so many wait.
+        const BATCH: usize = 64;
+        let mut requests = Vec::with_capacity(BATCH);
+        loop {
+            let sent = async {
+                queue.recv_many(&mut requests, BATCH).await;
+                let bytes = match requests.as_slice() {
+                    [one] => one.clone(),
+                    many => Bytes::from(many.concat()),
+                };
+                requests.clear();
+                outbound.send(bytes).await
+            };
+            tokio::select! {
+                () = self.lost() => return,
+                sent = sent => if sent.is_err() {
+                    // The reader, whose end of the channel knows why, ends the session.
+                    return;
+                },
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A reply that is to come. Dropping it does not take the request back.
+pub struct Pending {
+    session: Session,
+    reply: oneshot::Receiver<Reply>,
+}
+
+impl Future for Pending {
+    type Output = Result<Reply, Failure>;
+
+    /// A status that is not an error is a refusal too: nothing that is asked here is answered by one.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(match ready!(Pin::new(&mut self.reply).poll(context)) {
+            Ok(Reply::Status { code, message }) => Err(Failure::Refused(Refusal { code, message })),
+            Ok(reply) => Ok(reply),
+            Err(_) => Err(Failure::Lost(self.session.lost_error())),
+        })
+    }
+}
+
+impl Handle {
+    /// Asks for the next names of this directory.
+    pub fn read_names(&self, session: &Session) -> Pending {
+        session.request(Request::ReadDir { handle: &self.bytes })
+    }
+
+    /// Asks for the attributes of this file.
+    pub fn attributes(&self, session: &Session) -> Pending {
+        session.request(Request::FStat { handle: &self.bytes })
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Some((session, slot)) = self.open.take() {
+            session.submit(Request::Close { handle: &self.bytes }, Waiter::Close { _slot: slot });
+        }
+    }
+}
+
+impl Failure {
+    /// In words: `deed` is what could not be done, and on what.
+    pub fn into_error(self, deed: impl std::fmt::Display) -> Error {
+        let refusal = match self {
+            Self::Lost(error) => return error,
+            Self::Refused(refusal) => refusal,
+        };
+        let kind = match refusal.code {
+            status::NO_SUCH_FILE => Kind::NotFound,
+            status::PERMISSION_DENIED => Kind::Denied,
+            _ => Kind::Failed,
+        };
+        Error::new(kind, format!("cannot {deed}: {refusal}"))
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        /// Bytes of a server's own words that are shown.
+        const SHOWN: usize = 200;
+        let name = status::name(self.code);
+        let words = bytes_to_text(&self.message[..self.message.len().min(SHOWN)]);
+        let words: String = words.chars().filter(|char| !char.is_control()).collect();
+        if words.is_empty() { write!(f, "{name} ({})", self.code) } else { write!(f, "{words} ({name})") }
+    }
+}
+
+fn read_len(limits: Option<&Limits>) -> u32 {
+    /// What a data packet holds beside the data, with room to spare; OpenSSH takes as much off.
+    const PACKET_OVERHEAD: u64 = 1024;
+    let Some(limits) = limits else { return READ_LEN_UNSTATED };
+    let stated = |limit: u64| if limit == 0 { u64::from(READ_LEN_UNSTATED) } else { limit };
+    let by_packet = stated(limits.max_packet_len).saturating_sub(PACKET_OVERHEAD);
+    let len = stated(limits.max_read_len).min(by_packet).clamp(512, u64::from(READ_LEN));
+    len as u32 // no more than READ_LEN
+}
+
+/// One message for another, before the session has tasks.
+async fn exchange(
+    inbound: &mut impl Inbound,
+    outbound: &mut impl Outbound,
+    framer: &mut Framer,
+    request: Bytes,
+) -> Result<Message, String> {
+    let sent = outbound.send(request).await;
+    loop {
+        if let Some(message) = framer.next_message().map_err(not_sftp)? {
+            return Ok(message);
+        }
+        // Where the channel is gone, its receiving end knows why.
+        framer.push(inbound.receive().await?);
+        if sent.is_err() {
+            return Err("the channel is closed".to_owned());
+        }
+    }
+}
+
+fn not_sftp(malformed: Malformed) -> String {
+    format!("the server sent what is not SFTP ({malformed}); the greeting of a login shell is a common cause")
+}
