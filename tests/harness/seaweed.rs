@@ -74,6 +74,9 @@ impl Seaweed {
             format!("-master.port={master}"),
             format!("-master.port.grpc={master_grpc}"),
             "-master.telemetry=false".to_owned(),
+            // A bucket takes a volume. Left to itself the server allows as many as the disk would hold full ones, which may be fewer than there are tests.
+            "-volume.max=5000".to_owned(),
+            "-master.volumeSizeLimitMB=1024".to_owned(),
             format!("-volume.port={volume}"),
             format!("-volume.port.grpc={volume_grpc}"),
             format!("-filer.port={filer}"),
