@@ -1,7 +1,7 @@
 //! The remote directory, or its tree, as a list of what could be transferred. Decides nothing but where to descend.
 //!
 //! Directories are read side by side. Symbolic links are followed; a link that leads back up its own path, or through
-//! more links than [`MOST_LINKS`], is not descended into, so that the walk ends whatever the links are.
+//! more links than `MOST_LINKS`, is not descended into, so that the walk ends whatever the links are.
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
