@@ -92,9 +92,9 @@ variables! {
         JOB_NAME => job_name, Words("a hash of host, port, directory and bucket"), "names the job in its records";
     }
     "The secret: exactly one of the first three" {
-        SECRET_NAME => secret_name, Words("one of three"), "Secrets Manager name or ARN";
-        SECRET_FILE => secret_file, Words("one of three"), "a file holding the secret's JSON";
-        SECRET_JSON => secret_json, Words("one of three"), "the secret's JSON itself";
+        SECRET_NAME => secret_name, Words("none; one of the three is required"), "Secrets Manager name or ARN";
+        SECRET_FILE => secret_file, Words("none; one of the three is required"), "a file holding the secret's JSON";
+        SECRET_JSON => secret_json, Words("none; one of the three is required"), "the secret's JSON itself";
         SECRET_VERSION_STAGES => secret_version_stages, Value("AWSCURRENT"),
             "stages of SECRET_NAME, tried in order until one logs in, e.g. AWSCURRENT,AWSPREVIOUS";
     }

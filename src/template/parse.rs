@@ -1,0 +1,171 @@
+//! From a template's text to its pieces, every mistake told before a file is looked at.
+
+use std::str::FromStr;
+
+use chrono::format::StrftimeItems;
+
+use super::{KeyPiece, KeyTemplate, TimeFormat, UnpackPiece, UnpackTemplate};
+
+/// Why a text is not a template.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    #[error("a `{{` without its `}}`; a brace that is meant literally is written twice")]
+    Unclosed,
+    #[error("a `}}` without its `{{`; a brace that is meant literally is written twice")]
+    Unopened,
+    #[error("no placeholder `{{{given}}}`; there are {known}")]
+    Unknown { given: String, known: &'static str },
+    #[error("`{{{0}}}` needs a format, such as `{{{0}:%Y/%m/%d}}`")]
+    NeedsFormat(String),
+    #[error("`{{{0}}}` takes no format")]
+    TakesNoFormat(String),
+    #[error("`{format}` in `{{{placeholder}:{format}}}` is not a strftime format")]
+    BadFormat { placeholder: String, format: String },
+    #[error("begins with `/`, which would make every key's first folder a nameless one; leave it out")]
+    LeadingSlash,
+    #[error("ends with `/`, which no object's key should; to put files below it append `{0}`")]
+    TrailingSlash(&'static str),
+    #[error("lacks `{{entry}}`, so that all entries of an archive would have one path")]
+    LacksEntry,
+}
+
+impl FromStr for KeyTemplate {
+    type Err = TemplateError;
+
+    fn from_str(source: &str) -> Result<Self, TemplateError> {
+        let segments = parse_segments(source, "{path}", |token, segment: &mut Vec<KeyPiece>| {
+            let (name, format) = match token {
+                Token::Literal(text) => {
+                    segment.push(KeyPiece::Literal(text));
+                    return Ok(());
+                }
+                Token::Placeholder { name, format } => (name, format),
+            };
+            let time = |format: Option<&str>| {
+                let format = format.ok_or_else(|| TemplateError::NeedsFormat(name.to_owned()))?;
+                parse_time_format(name, format)
+            };
+            let piece = match name {
+                "mtime" => KeyPiece::ModificationTime(time(format)?),
+                "run_start" => KeyPiece::RunStart(time(format)?),
+                "path" | "dir" | "name" | "stem" | "ext" | "run_id" if format.is_some() => {
+                    return Err(TemplateError::TakesNoFormat(name.to_owned()));
+                }
+                "path" => KeyPiece::Path,
+                "dir" => KeyPiece::Dir,
+                "name" => KeyPiece::Name,
+                "stem" => KeyPiece::Stem,
+                "ext" => KeyPiece::Ext { after_dot: take_final_dot(segment) },
+                "run_id" => KeyPiece::RunId,
+                _ => {
+                    return Err(TemplateError::Unknown {
+                        given: name.to_owned(),
+                        known: "{path}, {dir}, {name}, {stem}, {ext}, {mtime:%Y/%m/%d}, {run_start:%Y-%m-%d}, {run_id}",
+                    });
+                }
+            };
+            segment.push(piece);
+            Ok(())
+        })?;
+        Ok(Self { source: source.to_owned(), segments })
+    }
+}
+
+/// Takes the `.` at the end of the segment's last literal off it, if there is one.
+fn take_final_dot(segment: &mut [KeyPiece]) -> bool {
+    let Some(KeyPiece::Literal(text)) = segment.last_mut() else { return false };
+    let had_dot = text.ends_with('.');
+    if had_dot {
+        text.pop();
+    }
+    had_dot
+}
+
+impl FromStr for UnpackTemplate {
+    type Err = TemplateError;
+
+    fn from_str(source: &str) -> Result<Self, TemplateError> {
+        let segments = parse_segments(source, "{entry}", |token, segment: &mut Vec<UnpackPiece>| {
+            segment.push(match token {
+                Token::Literal(text) => UnpackPiece::Literal(text),
+                Token::Placeholder { name: name @ ("archive" | "entry"), format: Some(_) } => {
+                    return Err(TemplateError::TakesNoFormat(name.to_owned()));
+                }
+                Token::Placeholder { name: "archive", .. } => UnpackPiece::Archive,
+                Token::Placeholder { name: "entry", .. } => UnpackPiece::Entry,
+                Token::Placeholder { name, .. } => {
+                    return Err(TemplateError::Unknown { given: name.to_owned(), known: "{archive}, {entry}" });
+                }
+            });
+            Ok(())
+        })?;
+        if !segments.iter().flatten().any(|piece| matches!(piece, UnpackPiece::Entry)) {
+            return Err(TemplateError::LacksEntry);
+        }
+        Ok(Self { source: source.to_owned(), segments })
+    }
+}
+
+fn parse_time_format(placeholder: &str, format: &str) -> Result<TimeFormat, TemplateError> {
+    let bad = || TemplateError::BadFormat { placeholder: placeholder.to_owned(), format: format.to_owned() };
+    if format.is_empty() {
+        return Err(bad());
+    }
+    StrftimeItems::new(format).parse_to_owned().map_err(|_| bad())
+}
+
+enum Token<'a> {
+    Literal(String),
+    Placeholder { name: &'a str, format: Option<&'a str> },
+}
+
+/// Cuts a template at each `/` outside placeholders and at each placeholder. A segment's literals are joined: none is
+/// empty, and no two follow each other. `content` is the placeholder to suggest where one is missing at the end.
+fn parse_segments<'a, P>(
+    source: &'a str,
+    content: &'static str,
+    mut push: impl FnMut(Token<'a>, &mut Vec<P>) -> Result<(), TemplateError>,
+) -> Result<Vec<Vec<P>>, TemplateError> {
+    if source.starts_with('/') {
+        return Err(TemplateError::LeadingSlash);
+    }
+    if source.ends_with('/') {
+        return Err(TemplateError::TrailingSlash(content));
+    }
+    let mut segments = Vec::new();
+    let mut segment = Vec::new();
+    let mut literal = String::new();
+    let mut rest = source;
+    while let Some(at) = rest.find(['{', '}', '/']) {
+        literal.push_str(&rest[..at]);
+        let found = &rest[at..];
+        if found.starts_with("{{") || found.starts_with("}}") {
+            literal.push_str(&found[..1]);
+            rest = &found[2..];
+            continue;
+        }
+        if !literal.is_empty() {
+            push(Token::Literal(std::mem::take(&mut literal)), &mut segment)?;
+        }
+        if let Some(after) = found.strip_prefix('/') {
+            segments.push(std::mem::take(&mut segment));
+            rest = after;
+        } else if let Some(opened) = found.strip_prefix('{') {
+            let (inside, after) = opened.split_once('}').ok_or(TemplateError::Unclosed)?;
+            let (name, format) = match inside.split_once(':') {
+                Some((name, format)) => (name, Some(format)),
+                None => (inside, None),
+            };
+            push(Token::Placeholder { name, format }, &mut segment)?;
+            rest = after;
+        } else {
+            return Err(TemplateError::Unopened);
+        }
+    }
+    literal.push_str(rest);
+    if !literal.is_empty() {
+        push(Token::Literal(literal), &mut segment)?;
+    }
+    segments.push(segment);
+    Ok(segments)
+}
