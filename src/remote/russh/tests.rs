@@ -86,7 +86,7 @@ impl Server {
         let mut stream = BytesMut::new();
         while let Some(bytes) = requests.recv().await {
             stream.extend_from_slice(&bytes);
-            while stream.len() >= 4 && stream.len() >= 4 + stream[..4].as_ref().get_u32() as usize {
+            while stream.len() >= 4 && stream.len() >= 4 + (&stream[..4]).get_u32() as usize {
                 let len = stream.get_u32() as usize;
                 let reply = self.reply(&mut state, stream.split_to(len).freeze());
                 if !reply.is_empty() && replies.send(Bytes::from(reply)).is_err() {
