@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 /// The modules, from the top down: each may use those below it. The first is what reads the environment and ends the
 /// process, the last are leaves that know nothing of the program.
 const ORDER: &[&str] = &[
-    "main", "lib", "transfer", "plan", "list", "store", "report", "logging", "secret", "config", "select", "template",
-    "remote", "failure", "checksum", "retry", "shutdown", "exit", "units",
+    "main", "lib", "probe", "run", "connect", "progress", "transfer", "plan", "list", "store", "report", "logging",
+    "secret", "config", "select", "template", "remote", "failure", "checksum", "retry", "shutdown", "exit", "units",
 ];
 
 /// Crates with a face of their own, and the only files that may name them.
