@@ -7,26 +7,28 @@ mod harness;
 #[allow(dead_code, reason = "each test target uses a part of it")]
 #[path = "harness/inprocess/run.rs"]
 mod run;
+#[allow(dead_code, reason = "each test target uses a part of it")]
+#[path = "real/site.rs"]
+mod site;
 
-use std::collections::BTreeMap;
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use harness::moto::Moto;
 use harness::proxy::{Proxy, Toward};
-use harness::seaweed::{ADMIN, Bucket, REGION, Seaweed};
-use harness::sshd::{Sshd, SshdOptions};
 use harness::until;
 use run::Run;
+use site::{Site, noise};
 
 /// What the image may weigh, as it is downloaded.
 const MOST_COMPRESSED_BYTES: u64 = 25_000_000;
 const PROGRAM: &str = "usr/local/bin/sftp-s3-connector";
 /// A quarter of a CPU is slow, and the machine may be busy.
 const DEADLINE: Duration = Duration::from_secs(180);
+/// `STOP_GRACE` by default.
+const GRACE: Duration = Duration::from_secs(25);
 
 /// The image's name. Built once for this test process; layers that are there already are used again.
 fn image() -> &'static str {
@@ -63,10 +65,6 @@ struct Container(String);
 impl Container {
     fn named() -> Self {
         Self(format!("sftp-s3-connector-test-{}", uuid::Uuid::now_v7()))
-    }
-
-    fn is_running(&self) -> bool {
-        docker(["ps", "--quiet", "--filter", &format!("name={}", self.0)]).lines().count() == 1
     }
 }
 
@@ -131,73 +129,25 @@ fn it_says_what_it_is_and_is_nobody() {
     assert!(version.contains(env!("CARGO_PKG_VERSION")), "{version}");
 }
 
-/// The three servers and what joins them to the program.
-struct Servers {
-    sshd: Sshd,
-    bucket: Bucket,
-    environment: BTreeMap<&'static str, String>,
-}
-
-impl Servers {
-    async fn start() -> Self {
-        let sshd = Sshd::start(SshdOptions::default());
-        let bucket = Seaweed::shared().await.bucket().await;
-        let moto = Moto::shared().await;
-        let secret = json!({
-            "SFTP_TEST_SERVER_HOST": "127.0.0.1",
-            "SFTP_TEST_SERVER_USERNAME": sshd.username(),
-            "SFTP_TEST_SERVER_PASSWORD": sshd.password(),
-        });
-        let name = format!("image-test-{}", bucket.name);
-        moto.create_secret(&name, &secret.to_string()).await;
-        let environment = BTreeMap::from([
-            ("BUCKET", bucket.name.clone()),
-            ("SECRET_NAME", name),
-            ("SFTP_DIRECTORY_PATH", "out".to_owned()),
-            ("PORT", sshd.port().to_string()),
-            ("REGION", REGION.to_owned()),
-            ("TRUSTED_HOST_KEYS", sshd.host_key_lines().join(",")),
-            ("AWS_ENDPOINT_URL_S3", bucket.endpoint.clone()),
-            ("AWS_ENDPOINT_URL_SECRETS_MANAGER", moto.endpoint()),
-            ("AWS_ACCESS_KEY_ID", ADMIN.access_key.to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", ADMIN.secret_key.to_owned()),
-        ]);
-        std::fs::create_dir(sshd.root().join("out")).expect("the partner's folder");
-        Self { sshd, bucket, environment }
+/// `run`, in a container that is held as tightly as a cluster would hold it.
+fn contained(run: Run, container: &Container) -> Run {
+    let tight = "run --rm --read-only --user 65532:65532 --cap-drop ALL --security-opt no-new-privileges \
+                 --cpus 0.25 --memory 512m --network host --name";
+    let mut arguments: Vec<String> = tight.split_whitespace().map(str::to_owned).collect();
+    arguments.push(container.0.clone());
+    // Named only: the values come from the environment of `docker`, and stand on no command line.
+    for name in run.environment().keys() {
+        arguments.extend(["--env".to_owned(), name.clone()]);
     }
-
-    fn file(&self, name: &str, bytes: &[u8]) {
-        std::fs::write(self.sshd.root().join("out").join(name), bytes).expect("the partner's file");
-    }
-
-    /// `docker run`, as tightly as a cluster would have it.
-    fn run(&self, container: &Container) -> Run {
-        let tight = "run --rm --read-only --user 65532:65532 --cap-drop ALL --security-opt no-new-privileges \
-                     --cpus 0.25 --memory 512m --network host --name";
-        let mut arguments: Vec<String> = tight.split_whitespace().map(str::to_owned).collect();
-        arguments.push(container.0.clone());
-        let mut run = Run::new("docker").deadline(DEADLINE).secret(self.sshd.password()).secret(ADMIN.secret_key);
-        for name in ["PATH", "HOME", "DOCKER_HOST", "DOCKER_CONTEXT"] {
-            #[allow(
-                clippy::disallowed_methods,
-                reason = "`docker` is to find its engine as it does outside of the test"
-            )]
-            if let Ok(value) = std::env::var(name) {
-                run = run.env(name, value);
-            }
-        }
-        // Named only: the value comes from the environment of `docker`, and stands on no command line.
-        for (name, value) in &self.environment {
+    arguments.push(image().to_owned());
+    let mut run = run.deadline(DEADLINE).through("docker", arguments);
+    for name in ["PATH", "HOME", "DOCKER_HOST", "DOCKER_CONTEXT"] {
+        #[allow(clippy::disallowed_methods, reason = "`docker` is to find its engine as it does outside of the test")]
+        if let Ok(value) = std::env::var(name) {
             run = run.env(name, value);
-            arguments.extend(["--env".to_owned(), (*name).to_owned()]);
         }
-        arguments.push(image().to_owned());
-        run.arguments(arguments)
     }
-}
-
-fn sample(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i.wrapping_mul(31) ^ (i >> 8)) as u8).collect()
+    run
 }
 
 fn zip_of(name: &str, bytes: &[u8]) -> Vec<u8> {
@@ -210,48 +160,44 @@ fn zip_of(name: &str, bytes: &[u8]) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_delivers_with_a_quarter_of_a_cpu_and_nothing_to_write_to() {
-    let mut servers = Servers::start().await;
+    let site = Site::new().await;
     let archive = zip_of("inner/b.csv", b"1;2\n");
-    servers.file("a.txt", b"hello");
-    servers.file("big.bin", &sample(20 << 20));
-    servers.file("z.zip", &archive);
-
-    servers.environment.insert("MULTIPART_THRESHOLD", "8MiB".to_owned());
+    let big = noise(20 << 20, 1);
+    site.put("a.txt", "hello");
+    site.put("big.bin", &big);
+    site.put("z.zip", &archive);
 
     let container = Container::named();
-    let finished = servers.run(&container).finish().await;
+    let run = site.run().env("LOG_LEVEL", "info").env("MULTIPART_THRESHOLD", "8MiB");
+    let finished = contained(run, &container).finish().await;
     finished.assert_exit(0, "OK");
-    let expected = [
-        ("a.txt", b"hello".to_vec()),
-        ("big.bin", sample(20 << 20)),
-        ("z.zip", archive),
-        ("z/inner/b.csv", b"1;2\n".to_vec()),
-    ];
-    let delivered = servers.bucket.contents().await;
+    let expected =
+        [("a.txt", b"hello".to_vec()), ("big.bin", big), ("z.zip", archive), ("z/inner/b.csv", b"1;2\n".to_vec())];
+    let delivered = site.bucket.contents().await;
     assert_eq!(delivered.len(), expected.len(), "{:?}", delivered.keys());
     for (key, bytes) in expected {
         assert!(delivered[key] == bytes, "{key} holds other bytes than the file");
     }
-    assert_eq!(servers.bucket.open_uploads().await, Vec::<String>::new());
+    assert!(site.bucket.is_multipart("big.bin").await);
+    site.assert_nothing_left(&finished).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn docker_stop_ends_it_in_good_order_within_the_grace() {
-    let mut servers = Servers::start().await;
-    servers.file("slow.bin", &sample(64 << 20));
-    let proxy = Proxy::to_port(servers.sshd.port()).rate(500_000).start().await;
-    servers.environment.insert("PORT", proxy.port().to_string());
-    servers.environment.insert("MULTIPART_THRESHOLD", "8MiB".to_owned());
-    servers.environment.insert("PART_SIZE", "5MiB".to_owned());
+    let site = Site::new().await;
+    site.put("slow.bin", noise(64 << 20, 2));
+    let proxy = Proxy::to_port(site.sshd.port()).rate(500_000).start().await;
+    let run = site.run().env("LOG_LEVEL", "info").env("PORT", proxy.port());
+    let run = run.env("MULTIPART_THRESHOLD", "8MiB").env("PART_SIZE", "5MiB").env("SFTP_CONNECTIONS", 2);
 
     let container = Container::named();
-    let running = servers.run(&container).start();
-    // Past the first part, so that an upload is under way and has to be aborted.
-    until("a part is in the store", DEADLINE, async || {
-        (!servers.bucket.open_uploads().await.is_empty() && proxy.bytes(Toward::Client) > 12_000_000).then_some(())
+    let running = contained(run, &container).start();
+    // An upload is under way, and has to be aborted.
+    until("the upload is begun and bytes arrive", DEADLINE, async || {
+        let begun = proxy.bytes(Toward::Client) > 1_000_000 && !site.bucket.open_uploads().await.is_empty();
+        begun.then_some(())
     })
     .await;
-    assert!(container.is_running());
 
     let asked = Instant::now();
     let name = container.0.clone();
@@ -259,7 +205,7 @@ async fn docker_stop_ends_it_in_good_order_within_the_grace() {
     let took = asked.elapsed();
     let finished = running.finish().await;
     finished.assert_exit(143, "INTERRUPTED");
-    assert!(took < Duration::from_secs(25), "it took {took:?} to stop");
-    assert_eq!(servers.bucket.open_uploads().await, Vec::<String>::new());
-    assert_eq!(servers.bucket.keys().await, Vec::<String>::new());
+    assert!(took < GRACE, "it took {took:?} to stop");
+    site.assert_nothing_left(&finished).await;
+    assert_eq!(site.bucket.keys().await, [""; 0]);
 }

@@ -45,9 +45,10 @@ impl Run {
         self
     }
 
-    /// Where the program is started by another one.
-    pub fn arguments(mut self, arguments: impl IntoIterator<Item = String>) -> Self {
-        self.arguments.extend(arguments);
+    /// Starts `program` instead, which starts the program in its turn and ends as it does.
+    pub fn through(mut self, program: &str, arguments: impl IntoIterator<Item = String>) -> Self {
+        self.program = program.into();
+        self.arguments = arguments.into_iter().collect();
         self
     }
 
