@@ -17,10 +17,11 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use secrecy::SecretString;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Attributes, Chunk, DirEntry, Endpoint, Engine, Error, Kind, Remote, RemotePath, ServerInfo};
+use super::{Attributes, Chunk, DirEntry, Endpoint, Engine, Error, Kind, Remote, RemotePath, ServerInfo, private_key};
 use session::Session;
 
 /// Between two keepalive messages while nothing is asked for: less than the five minutes after which firewalls forget.
@@ -32,11 +33,17 @@ const ENTRIES: usize = 256;
 #[derive(Debug, Clone)]
 pub struct Libssh2Engine {
     endpoint: Arc<Endpoint>,
+    key: Option<Arc<SecretString>>,
 }
 
 impl Libssh2Engine {
-    pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint: Arc::new(endpoint) }
+    /// Reads the private key, so that every connection need not. [`Kind::Auth`] if it cannot be read.
+    pub fn new(endpoint: Endpoint) -> Result<Self, Error> {
+        let key = endpoint.credentials.private_key.as_ref().map(|key| {
+            let text = private_key::load(key).and_then(|key| private_key::to_openssh(&key));
+            text.map(Arc::new).map_err(|error| Error::new(Kind::Auth, error))
+        });
+        Ok(Self { key: key.transpose()?, endpoint: Arc::new(endpoint) })
     }
 }
 
@@ -51,12 +58,12 @@ impl Engine for Libssh2Engine {
         let state = Arc::new(State::default());
         let (jobs, queue) = mpsc::channel::<Job>();
         let (opened, open) = oneshot::channel();
-        let for_thread = (Arc::clone(endpoint), Arc::clone(&state));
+        let for_thread = (self.clone(), Arc::clone(&state));
         std::thread::Builder::new()
             .name("libssh2".into())
             .spawn(move || {
-                let (endpoint, state) = for_thread;
-                match login::open(&endpoint, socket, deadline.into_std()) {
+                let (Self { endpoint, key }, state) = for_thread;
+                match login::open(&endpoint, key.as_deref(), socket, deadline.into_std()) {
                     Ok((session, server)) => {
                         if opened.send(Ok(server)).is_ok() {
                             work(session, queue, &state);

@@ -9,7 +9,7 @@ use futures::future::join_all;
 
 use super::harness::poll;
 use super::harness::sshd::{Sshd, SshdOptions};
-use super::{Make, connect, contract, endpoint, list, start};
+use super::{Make, connect, contract, endpoint, list, open, start};
 
 contract! {
     a_connection_that_is_cut_is_lost_to_all_who_wait
@@ -69,7 +69,7 @@ async fn a_server_that_stalls_is_lost_after_the_idle_timeout(make: Make) {
     big_file(&sshd);
     let mut endpoint = endpoint(&sshd);
     endpoint.idle_timeout = Duration::from_secs(1);
-    let remote = make(endpoint).connect().await.expect("the right credentials log in");
+    let remote = open(make, endpoint).await.expect("the right credentials log in");
     assert!(sshd.stall_connections() > 0);
 
     let started = Instant::now();
@@ -112,7 +112,7 @@ async fn an_idle_connection_outlives_the_idle_timeout(make: Make) {
     let sshd = Sshd::start(SshdOptions::default());
     let mut endpoint = endpoint(&sshd);
     endpoint.idle_timeout = Duration::from_millis(300);
-    let remote = make(endpoint).connect().await.expect("the right credentials log in");
+    let remote = open(make, endpoint).await.expect("the right credentials log in");
     // The time that passes is what is tested: with nothing asked for, the server owes no byte.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(!remote.is_lost());
@@ -122,7 +122,7 @@ async fn an_idle_connection_outlives_the_idle_timeout(make: Make) {
 async fn connections_do_not_disturb_each_other(make: Make) {
     let sshd = start();
     big_file(&sshd);
-    let engine = make(endpoint(&sshd));
+    let engine = make(endpoint(&sshd)).expect("there is no key to read");
     let remotes = join_all((0..8).map(|_| engine.connect())).await;
     let remotes: Vec<_> = remotes.into_iter().map(|remote| remote.expect("the right credentials log in")).collect();
     let path = "big".into();

@@ -19,10 +19,10 @@ use connector::remote::{
 use harness::sshd::{Sshd, SshdOptions};
 
 /// Makes an engine for an endpoint.
-type Make = fn(Endpoint) -> Box<dyn Engine>;
+type Make = fn(Endpoint) -> Result<Box<dyn Engine>, Error>;
 
-fn libssh2(endpoint: Endpoint) -> Box<dyn Engine> {
-    Box::new(Libssh2Engine::new(endpoint))
+fn libssh2(endpoint: Endpoint) -> Result<Box<dyn Engine>, Error> {
+    Ok(Box::new(Libssh2Engine::new(endpoint)?))
 }
 
 /// Makes a test of each check, for each engine: `login::libssh2::a_password_logs_in`.
@@ -64,13 +64,17 @@ fn endpoint(sshd: &Sshd) -> Endpoint {
     }
 }
 
+async fn open(make: Make, endpoint: Endpoint) -> Result<Box<dyn Remote>, Error> {
+    make(endpoint)?.connect().await
+}
+
 async fn connect(make: Make, sshd: &Sshd) -> Box<dyn Remote> {
-    make(endpoint(sshd)).connect().await.expect("the right credentials log in")
+    open(make, endpoint(sshd)).await.expect("the right credentials log in")
 }
 
 /// The error of a connection that must fail.
 async fn refused(make: Make, endpoint: Endpoint) -> Error {
-    match make(endpoint).connect().await {
+    match open(make, endpoint).await {
         Ok(_) => panic!("connected"),
         Err(error) => error,
     }

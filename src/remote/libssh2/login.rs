@@ -3,12 +3,12 @@
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use ssh2::{KeyboardInteractivePrompt, MethodType, Prompt};
 
 use super::failure;
 use super::session::Session;
-use crate::remote::{Credentials, Endpoint, Error, HostKey, Kind, ServerInfo, private_key};
+use crate::remote::{Endpoint, Error, HostKey, Kind, ServerInfo};
 
 /// AES is done by the processor; libssh2's ChaCha20, which it would ask for first, is not.
 const CIPHERS: [&str; 5] =
@@ -18,9 +18,14 @@ const KEY: &str = "publickey";
 const PASSWORD: &str = "password";
 const KEYBOARD: &str = "keyboard-interactive";
 
-/// Blocks until the session is ready for requests.
-pub fn open(endpoint: &Endpoint, socket: TcpStream, deadline: Instant) -> Result<(Session, ServerInfo), Error> {
-    let login = Login { endpoint, deadline, url: endpoint.url() };
+/// Blocks until the session is ready for requests. `key` is the endpoint's, decoded: OpenSSH text.
+pub fn open(
+    endpoint: &Endpoint,
+    key: Option<&SecretString>,
+    socket: TcpStream,
+    deadline: Instant,
+) -> Result<(Session, ServerInfo), Error> {
+    let login = Login { endpoint, key, deadline, url: endpoint.url() };
     let hang_up = socket.try_clone().map_err(|error| login.lost(&error))?;
     let mut ssh = ssh2::Session::new().map_err(|error| login.lost(&error))?;
     ssh.set_tcp_stream(socket);
@@ -52,6 +57,7 @@ pub fn open(endpoint: &Endpoint, socket: TcpStream, deadline: Instant) -> Result
 
 struct Login<'a> {
     endpoint: &'a Endpoint,
+    key: Option<&'a SecretString>,
     deadline: Instant,
     url: String,
 }
@@ -102,7 +108,7 @@ impl Login<'_> {
             };
             let method = untried.remove(next);
             self.limit(ssh)?;
-            match self.attempt(ssh, method)? {
+            match self.attempt(ssh, method) {
                 Ok(()) => return Ok(method),
                 Err(error) if failure::is_refusal(&error) => refused.push(method),
                 Err(error) => return Err(self.lost(&error.message())),
@@ -112,12 +118,11 @@ impl Login<'_> {
 
     /// What the secret allows to try, in this order.
     fn methods(&self) -> Vec<&'static str> {
-        let Credentials { password, private_key, .. } = &self.endpoint.credentials;
         let mut methods = Vec::new();
-        if private_key.is_some() {
+        if self.key.is_some() {
             methods.push(KEY);
         }
-        if password.is_some() {
+        if self.endpoint.credentials.password.is_some() {
             methods.extend([PASSWORD, KEYBOARD]);
         }
         methods
@@ -134,21 +139,17 @@ impl Login<'_> {
         offered.map(Some).map_err(|error| self.lost(&error.message()))
     }
 
-    /// The outer error is ours, the inner one libssh2's.
-    fn attempt(&self, ssh: &ssh2::Session, method: &str) -> Result<Result<(), ssh2::Error>, Error> {
-        let Credentials { username, password, private_key } = &self.endpoint.credentials;
-        Ok(match (method, private_key, password) {
-            (KEY, Some(key), _) => {
-                let unusable = |error| Error::new(Kind::Auth, format!("cannot log in to {}: {error}", self.url));
-                let key = private_key::load(key).and_then(|key| private_key::to_openssh(&key)).map_err(unusable)?;
-                ssh.userauth_pubkey_memory(username, None, key.expose_secret(), None)
+    fn attempt(&self, ssh: &ssh2::Session, method: &str) -> Result<(), ssh2::Error> {
+        let username = &self.endpoint.credentials.username;
+        let password = self.endpoint.credentials.password.as_ref().map_or("", |password| password.expose_secret());
+        match method {
+            KEY => {
+                let key = self.key.map_or("", |key| key.expose_secret());
+                ssh.userauth_pubkey_memory(username, None, key, None)
             }
-            (PASSWORD, _, Some(password)) => ssh.userauth_password(username, password.expose_secret()),
-            (_, _, Some(password)) => {
-                ssh.userauth_keyboard_interactive(username, &mut Answer(password.expose_secret()))
-            }
-            _ => return Err(self.refused(&[], "")),
-        })
+            PASSWORD => ssh.userauth_password(username, password),
+            _ => ssh.userauth_keyboard_interactive(username, &mut Answer(password)),
+        }
     }
 
     fn refused(&self, refused: &[&str], offered: &str) -> Error {
