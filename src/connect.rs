@@ -73,13 +73,11 @@ fn no_secret(error: &impl std::fmt::Display, endpoint: Option<&Endpoint>) -> Not
 }
 
 fn engine(kind: EngineKind, endpoint: &Endpoint) -> Result<Arc<dyn Engine>, NotConnected> {
+    let failed = |error: Error| no_secret(&error, Some(endpoint));
     match kind {
-        EngineKind::Russh => {
-            let engine = RusshEngine::new(endpoint.clone()).map_err(|error| no_secret(&error, Some(endpoint)))?;
-            Ok(Arc::new(engine))
-        }
+        EngineKind::Russh => Ok(Arc::new(RusshEngine::new(endpoint.clone()).map_err(failed)?)),
         #[cfg(feature = "libssh2")]
-        EngineKind::Libssh2 => Ok(Arc::new(Libssh2Engine::new(endpoint.clone()))),
+        EngineKind::Libssh2 => Ok(Arc::new(Libssh2Engine::new(endpoint.clone()).map_err(failed)?)),
         #[cfg(not(feature = "libssh2"))]
         EngineKind::Libssh2 => Err(NotConnected {
             exit: Exit::Config,

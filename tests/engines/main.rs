@@ -13,6 +13,7 @@ mod reading;
 use std::time::Duration;
 
 use connector::remote::libssh2::Libssh2Engine;
+use connector::remote::russh::RusshEngine;
 use connector::remote::{
     Credentials, DirEntry, Endpoint, Engine, Error, HostKeyPolicy, Remote, RemotePath, TrustedHostKey,
 };
@@ -21,6 +22,10 @@ use harness::sshd::{Sshd, SshdOptions};
 /// Makes an engine for an endpoint.
 type Make = fn(Endpoint) -> Result<Box<dyn Engine>, Error>;
 
+fn russh(endpoint: Endpoint) -> Result<Box<dyn Engine>, Error> {
+    Ok(Box::new(RusshEngine::new(endpoint)?))
+}
+
 fn libssh2(endpoint: Endpoint) -> Result<Box<dyn Engine>, Error> {
     Ok(Box::new(Libssh2Engine::new(endpoint)?))
 }
@@ -28,6 +33,7 @@ fn libssh2(endpoint: Endpoint) -> Result<Box<dyn Engine>, Error> {
 /// Makes a test of each check, for each engine: `login::libssh2::a_password_logs_in`.
 macro_rules! contract {
     ($($check:ident)*) => {
+        contract! { @engine russh $($check)* }
         contract! { @engine libssh2 $($check)* }
     };
     (@engine $engine:ident $($check:ident)*) => {
