@@ -4,6 +4,8 @@ use std::fmt;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
+use super::{Error, Kind};
+
 /// A `/`-separated path on the SFTP server, as bytes, absolute or relative to the login directory.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RemotePath(Vec<u8>);
@@ -18,6 +20,15 @@ impl RemotePath {
 
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// What a server is asked for: `.` for the empty path, which not every server takes for the login directory.
+    /// [`Kind::Failed`] for a path with a NUL, which no file has, and for which OpenSSH ends the session.
+    pub fn as_asked(&self) -> Result<&[u8], Error> {
+        if self.0.contains(&0) {
+            return Err(Error::new(Kind::Failed, format!("no file is named {self:?}, with a NUL byte")));
+        }
+        Ok(if self.0.is_empty() { b"." } else { &self.0 })
     }
 
     pub fn is_absolute(&self) -> bool {
@@ -90,6 +101,13 @@ mod tests {
     fn a_name_that_is_not_utf8_shows_each_invalid_byte() {
         assert_eq!(RemotePath::new(b"caf\xe9/\xff\xfe.txt".to_vec()).to_text(), "caf%E9/%FF%FE.txt");
         assert_eq!(RemotePath::from("café 100%").to_text(), "café 100%");
+    }
+
+    #[test]
+    fn a_server_is_asked_for_a_dot_instead_of_nothing_and_never_for_a_nul() {
+        assert_eq!(RemotePath::from("").as_asked().unwrap(), b".");
+        assert_eq!(RemotePath::from("a b").as_asked().unwrap(), b"a b");
+        assert_eq!(RemotePath::new(b"a\0b".to_vec()).as_asked().unwrap_err().kind, Kind::Failed);
     }
 
     #[test]

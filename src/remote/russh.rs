@@ -174,7 +174,7 @@ impl Remote for Connection {
     }
 
     async fn canonicalize(&self, path: &RemotePath) -> Result<RemotePath, Error> {
-        let reply = self.session.request(Request::RealPath { path: path.as_bytes() }).await;
+        let reply = self.session.request(Request::RealPath { path: path.as_asked()? }).await;
         let Reply::Names(names) = reply.map_err(|failure| failure.into_error(format_args!("resolve {path}")))? else {
             return Err(self.session.out_of_step());
         };

@@ -15,8 +15,6 @@ pub fn kind(error: &ssh2::Error) -> Kind {
         // A reply that is not as it must be leaves libssh2 without a status; what follows it cannot be relied on.
         ErrorCode::SFTP(raw::LIBSSH2_FX_NO_CONNECTION | raw::LIBSSH2_FX_CONNECTION_LOST | 0) => Kind::Lost,
         ErrorCode::SFTP(_) => Kind::Failed,
-        // The path holds a NUL, which no file's name does: it was not even sent.
-        ErrorCode::Session(raw::LIBSSH2_ERROR_INVAL) => Kind::Failed,
         ErrorCode::Session(_) => Kind::Lost,
     }
 }

@@ -1,5 +1,6 @@
 //! A logged-in session and its requests, each of which blocks until it is answered or timed out.
 
+use std::ffi::OsStr;
 use std::io::{Read, Seek, SeekFrom};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -66,12 +67,12 @@ impl Session {
     }
 
     pub fn canonicalize(&self, path: &RemotePath) -> Result<RemotePath, Error> {
-        let found = self.sftp.realpath(local(path)).map_err(|error| failure::of("resolving the path", &error))?;
+        let found = self.sftp.realpath(local(path)?).map_err(|error| failure::of("resolving the path", &error))?;
         Ok(RemotePath::new(bytes(found)))
     }
 
     pub fn stat(&self, path: &RemotePath) -> Result<Attributes, Error> {
-        let found = self.sftp.stat(local(path)).map_err(|error| failure::of("looking the path up", &error))?;
+        let found = self.sftp.stat(local(path)?).map_err(|error| failure::of("looking the path up", &error))?;
         Ok(attributes(&found))
     }
 
@@ -82,7 +83,7 @@ impl Session {
         most: usize,
         mut take: impl FnMut(Vec<DirEntry>) -> bool,
     ) -> Result<(), Error> {
-        let mut open = self.sftp.opendir(local(dir)).map_err(|error| failure::of("opening the directory", &error))?;
+        let mut open = self.sftp.opendir(local(dir)?).map_err(|error| failure::of("opening the directory", &error))?;
         let mut batch = Vec::new();
         loop {
             match open.readdir() {
@@ -117,7 +118,7 @@ impl Session {
         let mut open = match self.file.take() {
             Some(open) if open.path == *path && open.next == offset => open,
             _ => {
-                let file = self.sftp.open(local(path)).map_err(|error| failure::of("opening the file", &error))?;
+                let file = self.sftp.open(local(path)?).map_err(|error| failure::of("opening the file", &error))?;
                 OpenFile { path: path.clone(), file, next: offset }
             }
         };
@@ -172,10 +173,8 @@ impl Session {
     }
 }
 
-/// An empty path is the login directory.
-fn local(path: &RemotePath) -> &Path {
-    let bytes = if path.as_bytes().is_empty() { b"." } else { path.as_bytes() };
-    Path::new(std::ffi::OsStr::from_bytes(bytes))
+fn local(path: &RemotePath) -> Result<&Path, Error> {
+    Ok(Path::new(OsStr::from_bytes(path.as_asked()?)))
 }
 
 fn bytes(path: PathBuf) -> Vec<u8> {

@@ -13,7 +13,7 @@ const UNDER_WAY: usize = 2;
 
 /// Hands every entry of `dir` to `each`, in the server's order. The close is not waited for.
 pub async fn list(session: &Session, dir: &RemotePath, each: &mut (dyn FnMut(DirEntry) + Send)) -> Result<(), Error> {
-    let handle = match session.open(Request::OpenDir { path: dir.as_bytes() }).await {
+    let handle = match session.open(Request::OpenDir { path: dir.as_asked()? }).await {
         Ok(handle) => handle,
         Err(failure) => return Err(why_not_open(session, dir, failure).await),
     };

@@ -15,7 +15,7 @@ use crate::remote::{Attributes, Chunk, Error, RemotePath};
 /// Reads `len` bytes at `offset`, fewer at the end of the file, then the attributes. The close is sent with the request
 /// for the attributes, and not waited for.
 pub async fn read(session: &Session, path: &RemotePath, offset: u64, len: u64) -> Result<Chunk, Error> {
-    let open = Request::Open { path: path.as_bytes() };
+    let open = Request::Open { path: path.as_asked()? };
     let handle = session.open(open).await.map_err(|failure| failure.into_error(format_args!("open {path}")))?;
     let data = Range::new(offset, len)
         .read(session, &handle)
@@ -41,7 +41,7 @@ async fn attributes_of(
 
 /// Attributes of what `path` leads to.
 pub async fn stat(session: &Session, path: &RemotePath) -> Result<Attributes, Error> {
-    let reply = session.request(Request::Stat { path: path.as_bytes() }).await;
+    let reply = session.request(Request::Stat { path: path.as_asked()? }).await;
     expect_attributes(session, reply, path)
 }
 
