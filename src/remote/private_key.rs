@@ -155,7 +155,7 @@ fn name_of(oid: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Keys made for these tests by `ssh-keygen` and `openssl`; they open nothing. `NAME.encrypted` takes this.
+    /// Keys made for these tests by `ssh-keygen` and `openssl`; only the tests' own servers take them. `NAME.encrypted` takes this.
     const PASSPHRASE: &str = "correct horse";
 
     fn file(name: &str) -> String {
