@@ -200,6 +200,9 @@ impl Transfer {
         let mut failed = None;
         loop {
             let next = waiting.peek().map(|(_, (_, len))| *len);
+            if running.is_empty() && (next.is_none() || failed.is_some()) {
+                break;
+            }
             if next.is_none() {
                 // Every part has its memory: the next large file may begin.
                 turn.take();
@@ -221,7 +224,6 @@ impl Transfer {
                         running.push(self.upload_range(file, upload, number, range, held, &stop));
                     }
                 }
-                else => break,
             }
         }
         if let Some(failure) = failed {
