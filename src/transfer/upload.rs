@@ -199,13 +199,13 @@ impl Transfer {
         let mut done = Vec::new();
         let mut failed = None;
         loop {
-            let next = waiting.peek().map(|(_, (_, len))| *len);
-            if running.is_empty() && (next.is_none() || failed.is_some()) {
-                break;
-            }
+            let next = waiting.peek().map(|(_, (_, len))| *len).filter(|_| failed.is_none());
             if next.is_none() {
-                // Every part has its memory: the next large file may begin.
+                // No part is waited for any more: the next large file may begin.
                 turn.take();
+                if running.is_empty() {
+                    break;
+                }
             }
             tokio::select! {
                 biased;
@@ -217,9 +217,7 @@ impl Transfer {
                     }
                 },
                 () = self.stop.soon.cancelled(), if failed.is_none() => failed = Some(Failure::interrupted()),
-                held = self.budget.hold(self.part_weight(next.unwrap_or_default())),
-                    if failed.is_none() && next.is_some() =>
-                {
+                held = self.budget.hold(self.part_weight(next.unwrap_or_default())), if next.is_some() => {
                     if let Some((number, range)) = waiting.next() {
                         running.push(self.upload_range(file, upload, number, range, held, &stop));
                     }
