@@ -101,7 +101,7 @@ impl UnpackTemplate {
     /// The path of an entry, for `KEY_TEMPLATE` to work on. `archive` is the archive's own path; its suffix is taken off
     /// here. `entry` is the path inside, as it is: what is unsafe is refused before it gets here.
     pub fn render(&self, archive: &str, entry: &str) -> String {
-        let archive = without_archive_suffix(archive);
+        let archive = without_suffix(archive);
         let push = |piece: &UnpackPiece, path: &mut String| {
             path.push_str(match piece {
                 UnpackPiece::Literal(text) => text,
@@ -172,17 +172,21 @@ fn split_extension(name: &str) -> (&str, &str) {
     }
 }
 
-/// The suffixes that an archive's name commonly bears; a format that is added brings its own.
-const ARCHIVE_SUFFIXES: [&str; 1] = [".zip"];
+/// Letters and digits that a suffix has at most; what is longer, or has no letter, is part of a name (`report.2026-11-20`).
+const LONGEST_SUFFIX: usize = 10;
 
-/// The path without its archive suffix, in either case. An archive is known by its content: one that has no such suffix,
-/// or nothing before it, keeps its name whole.
-fn without_archive_suffix(path: &str) -> &str {
-    let stripped = ARCHIVE_SUFFIXES.iter().find_map(|suffix| {
-        let (stem, end) = path.split_at_checked(path.len().checked_sub(suffix.len())?)?;
-        end.eq_ignore_ascii_case(suffix).then_some(stem)
-    });
-    stripped.filter(|stem| !stem.is_empty() && !stem.ends_with('/')).unwrap_or(path)
+/// The path without its suffix, whatever that is: an archive is known by its content, and what unpacks to `delivery/` may
+/// be called `delivery.dat`. A name without a suffix, or with nothing before it, stays whole.
+fn without_suffix(path: &str) -> &str {
+    let is_suffix = |suffix: &str| {
+        (1..=LONGEST_SUFFIX).contains(&suffix.len())
+            && suffix.bytes().all(|byte| byte.is_ascii_alphanumeric())
+            && suffix.bytes().any(|byte| byte.is_ascii_alphabetic())
+    };
+    match path.rsplit_once('.') {
+        Some((stem, suffix)) if is_suffix(suffix) && !stem.is_empty() && !stem.ends_with('/') => stem,
+        _ => path,
+    }
 }
 
 impl Default for KeyTemplate {

@@ -111,7 +111,10 @@ fn an_entry_lies_below_its_archive_without_the_suffix() {
         ("in/data.zip", "in/data/x/y.csv"),
         ("DATA.ZIP", "DATA/x/y.csv"),
         ("data.zip.zip", "data.zip/x/y.csv"),
-        ("data.bin", "data.bin/x/y.csv"),
+        ("data.bin", "data/x/y.csv"),
+        ("in.d/data", "in.d/data/x/y.csv"),
+        ("report.2026-11-20", "report.2026-11-20/x/y.csv"),
+        ("report.20261120", "report.20261120/x/y.csv"),
         ("in/.zip", "in/.zip/x/y.csv"),
         ("ü", "ü/x/y.csv"),
     ] {
