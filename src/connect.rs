@@ -28,7 +28,7 @@ pub struct NotConnected {
     pub exit: Exit,
     pub message: String,
     /// Where the connection would have gone, if that was found out.
-    pub endpoint: Option<Endpoint>,
+    pub endpoint: Option<Box<Endpoint>>,
 }
 
 /// Connects with the first version of the secret that the server lets in.
@@ -50,8 +50,11 @@ pub async fn connect(config: &Config, sdk: &SdkConfig, retry: &Retry) -> Result<
         match Pool::open(engine, config.sftp.connections, retry.clone()).await {
             Ok(pool) => return Ok(Connected { pool, endpoint, archive_password: secret.archive_password }),
             Err(error) => {
-                let failed =
-                    NotConnected { exit: exit_of(&error), message: error.to_string(), endpoint: Some(endpoint) };
+                let failed = NotConnected {
+                    exit: exit_of(&error),
+                    message: error.to_string(),
+                    endpoint: Some(Box::new(endpoint)),
+                };
                 if error.kind != Kind::Auth {
                     return Err(failed);
                 }
@@ -69,7 +72,7 @@ pub async fn connect(config: &Config, sdk: &SdkConfig, retry: &Retry) -> Result<
 }
 
 fn no_secret(error: &impl std::fmt::Display, endpoint: Option<&Endpoint>) -> NotConnected {
-    NotConnected { exit: Exit::Secret, message: error.to_string(), endpoint: endpoint.cloned() }
+    NotConnected { exit: Exit::Secret, message: error.to_string(), endpoint: endpoint.cloned().map(Box::new) }
 }
 
 fn engine(kind: EngineKind, endpoint: &Endpoint) -> Result<Arc<dyn Engine>, NotConnected> {
@@ -82,7 +85,7 @@ fn engine(kind: EngineKind, endpoint: &Endpoint) -> Result<Arc<dyn Engine>, NotC
         EngineKind::Libssh2 => Err(NotConnected {
             exit: Exit::Config,
             message: "SFTP_ENGINE=libssh2: this build leaves that engine out".to_owned(),
-            endpoint: Some(endpoint.clone()),
+            endpoint: Some(Box::new(endpoint.clone())),
         }),
     }
 }

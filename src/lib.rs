@@ -11,7 +11,6 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::config::{Config, Operation};
-use crate::connect::{Connected, NotConnected};
 use crate::exit::Exit;
 use crate::progress::Terminal;
 use crate::report::{Outcome, Records, Reporter, RunIdentity, Step};
@@ -99,7 +98,8 @@ async fn operate(
         () = shutdown.token().cancelled() => return (run::stopped(shutdown), Vec::new()),
         connected = connect::connect(config, &sdk, &retry) => connected,
     };
-    if let Ok(Connected { endpoint, .. }) | Err(NotConnected { endpoint: Some(endpoint), .. }) = &connected {
+    let endpoint = connected.as_ref().map_or_else(|error| error.endpoint.as_deref(), |open| Some(&open.endpoint));
+    if let Some(endpoint) = endpoint {
         identity.url = endpoint.url();
         if config.job_name.is_none() {
             identity.connector_id = job_hash(&endpoint.host, endpoint.port, config);

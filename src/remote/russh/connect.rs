@@ -168,20 +168,13 @@ async fn first_to_answer(addresses: Vec<SocketAddr>) -> Result<TcpStream, String
         if let Some(address) = to_try.next() {
             trying.push(async move { (address, connect_to(address).await) });
         }
-        let head_start = tokio::time::sleep(NEXT_ADDRESS_AFTER);
-        tokio::pin!(head_start);
-        loop {
-            tokio::select! {
-                answer = trying.next() => match answer {
-                    Some((_, Ok(stream))) => return Ok(stream),
-                    Some((address, Err(error))) => {
-                        failures.push(format!("{address}: {error}"));
-                        break;
-                    }
-                    None => return Err(failures.join("; ")),
-                },
-                () = &mut head_start, if to_try.len() > 0 => break,
-            }
+        tokio::select! {
+            answer = trying.next() => match answer {
+                Some((_, Ok(stream))) => return Ok(stream),
+                Some((address, Err(error))) => failures.push(format!("{address}: {error}")),
+                None => return Err(failures.join("; ")),
+            },
+            () = tokio::time::sleep(NEXT_ADDRESS_AFTER), if to_try.len() > 0 => {}
         }
     }
 }
