@@ -11,7 +11,7 @@ use crate::exit::Exit;
 use crate::remote::libssh2::Libssh2Engine;
 use crate::remote::pool::Pool;
 use crate::remote::russh::RusshEngine;
-use crate::remote::{Endpoint, Engine, Error, Kind, private_key};
+use crate::remote::{Endpoint, Engine, Error, Kind};
 use crate::retry::Retry;
 use crate::secret::{Version, Versions};
 
@@ -42,10 +42,6 @@ pub async fn connect(config: &Config, sdk: &SdkConfig, retry: &Retry) -> Result<
     while let Some(version) = versions.next().await {
         let Version { label, secret } = version.map_err(|error| no_secret(&error, None))?;
         let endpoint = secret.resolve(&config.sftp).map_err(|error| no_secret(&error, None))?;
-        if let Some(key) = &endpoint.credentials.private_key {
-            // Found out here, a key that cannot be read is a fault of the secret and not of the server.
-            private_key::load(key).map_err(|error| no_secret(&error, Some(&endpoint)))?;
-        }
         let engine = engine(config.sftp.engine, &endpoint)?;
         match Pool::open(engine, config.sftp.connections, retry.clone()).await {
             Ok(pool) => return Ok(Connected { pool, endpoint, archive_password: secret.archive_password }),

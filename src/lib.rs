@@ -5,6 +5,7 @@
 //! process. `ARCHITECTURE.md` is the map.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::Utc;
 use sha2::{Digest as _, Sha256};
@@ -40,6 +41,11 @@ pub mod template;
 pub mod transfer;
 pub mod units;
 
+/// A stopped run's last record is given up after this, where nobody reads stdout.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Any other run's.
+const UNHURRIED: Duration = Duration::from_secs(600);
+
 /// Runs one operation to its end, writes its records, and says how it ended.
 ///
 /// Returns within the grace period once `shutdown` asks it to stop.
@@ -55,7 +61,7 @@ pub async fn run(config: Config, records: Records, terminal: Terminal, shutdown:
         job = identity.connector_id,
         "starting"
     );
-    let out_of_time = shutdown.grace_is_over(config.stop_grace);
+    let out_of_time = shutdown.grace_is_over(config.stop_grace - (2 * LAST_WORDS).min(config.stop_grace / 4));
     let (outcome, steps) = tokio::select! {
         biased;
         // The records of files that were still under way are lost; the last one is not.
@@ -63,7 +69,9 @@ pub async fn run(config: Config, records: Records, terminal: Terminal, shutdown:
         ended = operate(&config, &mut identity, &records, &terminal, &shutdown) => ended,
     };
     log_end(&outcome);
-    records.finish(&identity, &outcome, &steps).await;
+    // A stopped run has little time left; another waits for whoever reads its records.
+    let patience = if shutdown.cause().is_some() { LAST_WORDS.min(config.stop_grace / 8) } else { UNHURRIED };
+    records.finish(&identity, &outcome, &steps, patience).await;
     outcome.exit
 }
 
@@ -79,7 +87,7 @@ pub async fn refuse(faults: &config::Faults, records: Records) -> Exit {
         url: String::new(),
         start: Utc::now(),
     };
-    records.finish(&identity, &outcome, &[]).await;
+    records.finish(&identity, &outcome, &[], UNHURRIED).await;
     outcome.exit
 }
 

@@ -113,7 +113,7 @@ impl Walk<'_> {
     async fn read_directory(&self, directory: &Directory) -> Result<Found, Error> {
         let names = self.names(&self.absolute(&directory.path)).await?;
         let mut found = Found::default();
-        let mut links = Vec::new();
+        let mut unclear = Vec::new();
         for name in names {
             let path = directory.path.join(&name.name);
             match name.attributes.kind {
@@ -123,13 +123,15 @@ impl Walk<'_> {
                     }
                 }
                 // Without a size or a kind the listing is not enough to read the file by: the server is asked.
-                FileKind::Symlink | FileKind::Unknown => links.push(path),
-                FileKind::File if name.attributes.size.is_none() => links.push(path),
+                FileKind::Symlink | FileKind::Unknown => unclear.push(Entry { path, attributes: name.attributes }),
+                FileKind::File if name.attributes.size.is_none() => {
+                    unclear.push(Entry { path, attributes: name.attributes });
+                }
                 FileKind::File | FileKind::Special => found.entries.push(Entry { path, attributes: name.attributes }),
             }
         }
-        let mut followed =
-            futures::stream::iter(links.into_iter().map(|path| self.follow(directory, path))).buffer_unordered(AT_ONCE);
+        let follow = unclear.into_iter().map(|entry| self.follow(directory, entry));
+        let mut followed = futures::stream::iter(follow).buffer_unordered(AT_ONCE);
         while let Some(target) = followed.next().await {
             match target? {
                 Target::Entry(entry) => found.entries.push(entry),
@@ -150,14 +152,18 @@ impl Walk<'_> {
             .await
     }
 
-    /// What `path` leads to.
-    async fn follow(&self, directory: &Directory, path: RemotePath) -> Result<Target, Error> {
+    /// What an entry is that the listing does not tell enough of: a link's target, or itself.
+    async fn follow(&self, directory: &Directory, entry: Entry) -> Result<Target, Error> {
+        let Entry { path, attributes: listed } = entry;
         let absolute = self.absolute(&path);
         let stat = |_| async { self.pool.lease().await?.stat(&absolute).await };
         let attributes = match self.retry.run(Error::may_pass, stat).await {
             Ok(attributes) => attributes,
             Err(error) if matches!(error.kind, Kind::NotFound | Kind::Denied | Kind::Failed) => {
-                return Ok(Target::Skipped(path, SkipReason::LinkDangling));
+                return Ok(match listed.kind {
+                    FileKind::Symlink => Target::Skipped(path, SkipReason::LinkDangling),
+                    _ => Target::Entry(Entry { path, attributes: listed }),
+                });
             }
             Err(error) => return Err(error),
         };

@@ -26,7 +26,7 @@ fn main() -> ExitCode {
             return Exit::Config.code().into();
         }
     }
-    match run() {
+    match start() {
         Ok(exit) => exit.code().into(),
         Err(error) => {
             eprintln!("{error:#}");
@@ -35,7 +35,14 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
+fn start() -> anyhow::Result<Exit> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the threads that the program runs on")?;
+    let exit = runtime.block_on(run());
+    // A decoder or a connection that blocks a thread does not hold up the exit.
+    runtime.shutdown_background();
+    exit
+}
+
 async fn run() -> anyhow::Result<Exit> {
     let config = Config::from_env();
     let terminal = Terminal::default();

@@ -7,6 +7,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
@@ -195,13 +196,16 @@ impl Records {
     }
 
     /// Writes the last record, after all that were sent before, and ends the writer. What is sent after it is dropped.
-    pub async fn finish(self, identity: &RunIdentity, outcome: &Outcome, steps: &[Step]) {
+    /// A reader that takes nothing for `patience` does not get it.
+    pub async fn finish(self, identity: &RunIdentity, outcome: &Outcome, steps: &[Step], patience: Duration) {
         let line = last_line(identity, outcome, steps, Utc::now());
-        let _ = self.lines.send(Line::Last(line)).await;
-        drop(self.lines);
-        let joined = tokio::task::spawn_blocking(move || self.writer.join()).await;
-        if !matches!(joined, Ok(Ok(()))) {
-            tracing::error!("the thread that writes records failed; records may be missing from stdout");
+        let last = async {
+            let _ = self.lines.send(Line::Last(line)).await;
+            drop(self.lines);
+            tokio::task::spawn_blocking(move || self.writer.join()).await
+        };
+        if !matches!(tokio::time::timeout(patience, last).await, Ok(Ok(Ok(())))) {
+            tracing::error!("records could not be written to the end; some are missing from stdout");
         }
     }
 }

@@ -75,7 +75,7 @@ pub async fn retrieve(
     let give_up = tokio::spawn({
         let (shutdown, now, grace) = (shutdown.clone(), stop.now.clone(), config.stop_grace);
         async move {
-            shutdown.grace_is_over(grace.saturating_sub(TO_ABORT).max(grace / 2)).await;
+            shutdown.grace_is_over(grace - TO_ABORT.min(grace / 2)).await;
             now.cancel();
         }
     });
