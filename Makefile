@@ -17,7 +17,8 @@ help: ## show this list
 
 .PHONY: demo
 demo: ## the main job, end to end, in one process: needs nothing but Rust and a C compiler
-	$(CARGO) build --locked --bin sftp-s3-connector
+	@# Together: built apart, the two want other features of the same dependencies, and build them twice.
+	$(CARGO) build --locked --bin sftp-s3-connector --example demo
 	$(CARGO) run --locked --quiet --example demo
 
 .PHONY: test

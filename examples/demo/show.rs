@@ -30,7 +30,11 @@ pub fn environment(variables: &BTreeMap<String, String>) {
 pub fn records(finished: &Finished) {
     for record in finished.files() {
         let key = record["local-file-location"]["key"].as_str().unwrap_or("–");
-        let path = record["file-path"].as_str().unwrap_or("–");
+        let file = record["file-path"].as_str().unwrap_or("–");
+        let path = match record["archive-path"].as_str() {
+            Some(archive) => format!("{archive} : {file}"),
+            None => file.to_owned(),
+        };
         let status = record["status-code"].as_str().unwrap_or("–");
         println!("  {status:<10} {:>12}  {path}  →  {key}", bytes(record["bytes"].as_u64()));
         for why in ["failure-message", "skip-reason"] {

@@ -242,6 +242,17 @@ impl Finished {
         }
     }
 
+    /// Key, bytes and checksum of every object that the records call completed.
+    pub fn objects(&self) -> BTreeMap<&str, (u64, &str)> {
+        let completed = self.files().iter().filter(|record| record["status-code"] == "COMPLETED");
+        completed
+            .filter_map(|record| {
+                let key = record["local-file-location"]["key"].as_str()?;
+                Some((key, (record["bytes"].as_u64()?, record["checksum-crc64nvme"].as_str()?)))
+            })
+            .collect()
+    }
+
     /// `status-code` and, where there is one, `failure-code` of every file's record, sorted.
     pub fn statuses(&self) -> Vec<String> {
         let mut statuses: Vec<String> = self
@@ -280,8 +291,6 @@ impl Finished {
             assert!(record.get("exit-code").is_none(), "one run record, at the end\n{}", self.show());
             assert_eq!(record["transfer-id"], last["transfer-id"], "one run, one transfer-id\n{}", self.show());
         }
-        let count = |status: &str| self.files().iter().filter(|record| record["status-code"] == status).count();
-        assert_eq!(last["objects"], count("COMPLETED"), "`objects` counts the objects committed\n{}", self.show());
     }
 }
 

@@ -41,6 +41,8 @@ pub struct S3Server {
 pub struct Listed {
     pub key: String,
     pub size: u64,
+    /// In base64, as S3 writes it.
+    pub crc64nvme: String,
 }
 
 impl S3Server {
@@ -122,7 +124,8 @@ impl S3Server {
         while let Some(page) = pages.next().await {
             for object in page.expect("the store lists its objects").contents() {
                 let key = percent_decode_str(object.key().unwrap_or_default()).decode_utf8_lossy().into_owned();
-                listed.push(Listed { key, size: object.size().unwrap_or_default() as u64 });
+                let crc64nvme = self.gate.checksum(bucket, &key).unwrap_or_default();
+                listed.push(Listed { key, size: object.size().unwrap_or_default() as u64, crc64nvme });
             }
         }
         listed

@@ -93,7 +93,7 @@ struct Index {
 #[derive(Debug, Clone)]
 struct Indexed {
     size: u64,
-    crc64nvme: Option<String>,
+    crc64nvme: String,
 }
 
 impl Gate {
@@ -112,6 +112,11 @@ impl Gate {
 
     pub(super) fn count(&self, operation: Operation) -> u64 {
         self.index().counts.get(&operation).copied().unwrap_or_default()
+    }
+
+    /// The CRC64NVME of what is stored, not of what a client said.
+    pub(super) fn checksum(&self, bucket: &str, key: &str) -> Option<String> {
+        self.object(bucket, key).ok().map(|indexed| indexed.crc64nvme)
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -141,7 +146,7 @@ impl Gate {
             self.discard(bucket, key);
             return Err(s3_error!(BadDigest, "the CRC64NVME you specified did not match what was received"));
         }
-        let indexed = Indexed { size, crc64nvme: Some(crc64nvme) };
+        let indexed = Indexed { size, crc64nvme };
         self.index().objects.insert((bucket.to_owned(), key.to_owned()), indexed);
         Ok(())
     }
@@ -210,7 +215,7 @@ impl S3 for Gate {
         let indexed = self.object(&req.input.bucket, &req.input.key)?;
         req.input.key = stored_name(&req.input.key);
         let mut answer = self.store.head_object(req).await?;
-        answer.output.checksum_crc64nvme = indexed.crc64nvme;
+        answer.output.checksum_crc64nvme = Some(indexed.crc64nvme);
         Ok(answer)
     }
 

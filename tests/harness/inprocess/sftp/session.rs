@@ -202,6 +202,7 @@ impl Session {
         let path = self.resolve(path, true)?;
         match self.shared.tree().get(&path) {
             None => return Err(Status::NoSuchFile),
+            Some(node) if node.gone => return Err(Status::NoSuchFile),
             Some(node) if node.denied || flags != wire::READ => return Err(Status::PermissionDenied),
             Some(Node { kind: NodeKind::File(_), .. }) => {}
             Some(_) => return Err(Status::Failure),

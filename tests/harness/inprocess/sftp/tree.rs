@@ -17,6 +17,8 @@ pub struct Node {
     pub mtime: u32,
     /// Opening it, or listing it, is refused with `SSH_FX_PERMISSION_DENIED`.
     pub denied: bool,
+    /// Opening it finds no such file, though it is listed: as if it was removed since.
+    pub gone: bool,
     /// What listings and stats say in place of the true size.
     pub claimed_size: Option<u64>,
     /// After this many bytes of it were served, it is another file under the same name.
@@ -39,7 +41,7 @@ impl Node {
     pub const MTIME: u32 = 1_767_323_045;
 
     pub fn new(kind: NodeKind) -> Self {
-        Self { kind, mtime: Self::MTIME, denied: false, claimed_size: None, becomes: None, served: 0 }
+        Self { kind, mtime: Self::MTIME, denied: false, gone: false, claimed_size: None, becomes: None, served: 0 }
     }
 
     pub fn file(content: impl Into<Content>) -> Self {
@@ -65,6 +67,11 @@ impl Node {
 
     pub fn denied(mut self) -> Self {
         self.denied = true;
+        self
+    }
+
+    pub fn vanishing(mut self) -> Self {
+        self.gone = true;
         self
     }
 

@@ -1,0 +1,104 @@
+//! The store refuses, fails or is not there, and the program is told to stop: nothing half is left.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::inprocess::s3::Operation;
+use crate::inprocess::sftp::{Content, Fault, Misdeed, Quirks, Stats, Tree, Trigger};
+use crate::world::{BUCKET, World};
+
+/// A file of three parts and a small one.
+fn tree() -> Tree {
+    let mut tree = Tree::new();
+    tree.file("/out/large.bin", Content::synthetic(1, 15_000_000)).file("/out/small.txt", "small");
+    tree
+}
+
+fn run(world: &World) -> crate::inprocess::run::Run {
+    world.run("/out").env("PART_SIZE", "5MiB").env("MULTIPART_THRESHOLD", "6MiB")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_is_not_there_is_code_9() {
+    let world = World::new(tree()).await;
+    let finished = run(&world).env("BUCKET", "no-such-bucket").finish().await;
+    finished.assert_exit(9, "DESTINATION");
+    assert!(finished.show().contains("no-such-bucket"), "{}", finished.show());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_may_not_be_written_is_code_9() {
+    let world = World::new(tree()).await;
+    for operation in [Operation::PutObject, Operation::CreateMultipartUpload] {
+        world.s3.refusals().deny(operation);
+    }
+    let finished = world.finish(run(&world)).await;
+    finished.assert_exit(9, "DESTINATION");
+    world.assert_keys(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_of_the_store_that_passes_is_got_over() {
+    use Operation::{CompleteMultipartUpload, CreateMultipartUpload, PutObject, UploadPart};
+    for operation in [PutObject, CreateMultipartUpload, UploadPart, CompleteMultipartUpload] {
+        let world = World::new(tree()).await;
+        world.s3.refusals().fail(operation, 0, 1);
+        let finished = world.finish(run(&world)).await;
+        assert_eq!(finished.exit, 0, "{operation:?}\n{}", finished.show());
+        world.assert_mirrors("/out", BUCKET).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_request_is_refused_for_good_no_half_object_and_no_open_upload_is_left() {
+    use Operation::{CompleteMultipartUpload, CreateMultipartUpload, UploadPart};
+    let refused =
+        [(CreateMultipartUpload, 0), (UploadPart, 0), (UploadPart, 1), (UploadPart, 2), (CompleteMultipartUpload, 0)];
+    for (operation, after) in refused {
+        let world = World::new(tree()).await;
+        world.s3.refusals().fail(operation, after, u64::MAX);
+        // `finish` holds the bucket and its open uploads against the records.
+        let finished = world.finish(run(&world)).await;
+        finished.assert_exit(3, "PARTIAL");
+        assert_eq!(finished.only("/large.bin")["failure-code"], "WRITE_FILE_ERROR", "{}", finished.show());
+        world.assert_keys(&["small.txt"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_in_the_middle_stops_in_good_order() {
+    for (signal, exit) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
+        // It stands still in the middle of the large file, so that the signal always comes in time.
+        let quirks = Quirks::fault(Fault::on_every_connection(Trigger::Bytes(8_000_000), Misdeed::Stall));
+        let world = World::quirky(tree(), quirks).await;
+        let running = run(&world).env("IDLE_TIMEOUT", "60s").env("SFTP_CONNECTIONS", 1).start();
+        poll("the stall", || Stats::read(&world.sftp.stats().faults) > 0).await;
+        poll("an upload under way", || world.s3.count(Operation::CreateMultipartUpload) > 0).await;
+        running.signal(signal);
+        let finished = running.finish().await;
+        finished.assert_exit(exit, "INTERRUPTED");
+        world.check(&finished, BUCKET).await;
+        assert!(finished.elapsed < Duration::from_secs(30), "{}", finished.show());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_while_connecting_stops_at_once() {
+    let quirks = Quirks::fault(Fault::on_every_connection(Trigger::Replies(0), Misdeed::Stall));
+    let world = World::quirky(tree(), quirks).await;
+    let running = run(&world).env("CONNECT_TIMEOUT", "60s").env("IDLE_TIMEOUT", "60s").start();
+    poll("the stall", || Stats::read(&world.sftp.stats().faults) > 0).await;
+    running.signal(Signal::SIGTERM);
+    let finished = running.finish().await;
+    finished.assert_exit(143, "INTERRUPTED");
+    assert!(finished.elapsed < Duration::from_secs(30), "{}", finished.show());
+}
+
+async fn poll(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(tokio::time::Instant::now() < deadline, "{what} did not come");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
