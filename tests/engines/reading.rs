@@ -4,12 +4,13 @@ use std::fs;
 use std::io::Write;
 use std::sync::Arc;
 
-use connector::remote::{Kind, Remote};
+use connector::remote::russh::RusshEngine;
+use connector::remote::{Engine, Kind, Remote};
 use futures::future::join_all;
 use rand::Rng;
 
 use super::harness::sshd::{Sshd, SshdOptions};
-use super::{Make, connect, contract, noise, start};
+use super::{Make, connect, contract, endpoint, noise, start};
 
 contract! {
     any_range_is_what_the_file_holds
@@ -206,4 +207,42 @@ async fn a_read_that_is_given_up_leaves_the_connection_usable(make: Make) {
         drop(read);
     }
     check(&*remote, &model, 7, LEN as u64).await;
+}
+
+/// Only `russh` can be told when; libssh2 leaves it to the server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn russh_asks_for_new_keys_within_reads_side_by_side() {
+    let sshd = start();
+    let model = noise(32 * 1024 * 1024);
+    fs::write(sshd.root().join("file"), &model).expect("a file");
+    let engine = RusshEngine::new(endpoint(&sshd)).expect("a password is not read").rekey_after(1024 * 1024);
+    let remote = engine.connect().await.expect("the right credentials log in");
+    let path = "file".into();
+    let quarter = model.len() as u64 / 4;
+    let parts = join_all((0..4).map(|part| remote.read(&path, part * quarter, quarter))).await;
+    let read: Vec<u8> = parts.into_iter().flat_map(|part| part.expect("it is there").data.concat()).collect();
+    assert!(read == model);
+    let exchanges = sshd.log().matches("SSH2_MSG_NEWKEYS received").count();
+    assert!(exchanges > 10, "only {exchanges} key exchanges");
+}
+
+/// OpenSSH numbers its handles from 0, in four bytes: from the 129th that is open on they are not UTF-8.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn russh_reads_by_handles_that_are_no_text() {
+    let sshd = start();
+    let model = noise(LEN);
+    fs::write(sshd.root().join("file"), &model).expect("a file");
+    let engine = RusshEngine::new(endpoint(&sshd)).expect("a password is not read");
+    let remote = engine.connect().await.expect("the right credentials log in");
+    assert!(remote.concurrency() > 200, "{}", remote.concurrency());
+    let path = "file".into();
+    // Polled once, each has sent its open, and goes no further: these handles stay open.
+    let mut open: Vec<_> = (0..200).map(|_| remote.read(&path, 0, LEN as u64)).collect();
+    for read in &mut open {
+        assert!(futures::poll!(read).is_pending());
+    }
+    check(&*remote, &model, 0, LEN as u64).await;
+    for read in join_all(open).await {
+        assert!(read.expect("it is there").data.concat() == model);
+    }
 }
