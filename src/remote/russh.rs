@@ -20,10 +20,12 @@ use super::{Attributes, Chunk, DirEntry, Endpoint, Engine, Error, Kind, Remote, 
 use connect::{Handle, Socket, Watcher};
 use session::{Inbound, Outbound, Session};
 
+mod begin;
 mod connect;
 mod handles;
 mod list;
 mod login;
+mod outcome;
 mod read;
 mod session;
 
@@ -72,7 +74,7 @@ impl RusshEngine {
         Ok(Connection { session, server })
     }
 
-    async fn start_sftp(&self, handle: &Handle, watcher: &Watcher) -> Result<(Session, session::Greeting), Error> {
+    async fn start_sftp(&self, handle: &Handle, watcher: &Watcher) -> Result<(Session, begin::Greeting), Error> {
         let Endpoint { host, port, idle_timeout, .. } = &self.endpoint;
         let peer = format!("{host} port {port}");
         let failed = |error: russh::Error| {

@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 
+use super::outcome::Failure;
 use super::read::stat;
-use super::session::{Failure, Session};
+use super::session::Session;
 use crate::remote::path::bytes_to_text;
 use crate::remote::protocol::{Names, Reply, Request, status};
 use crate::remote::{DirEntry, Error, FileKind, Kind, RemotePath};

@@ -8,7 +8,8 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio_util::sync::PollSemaphore;
 
-use super::session::{Failure, Handle, Pending, Session, WINDOW_UNIT};
+use super::outcome::Failure;
+use super::session::{Handle, Pending, Session, WINDOW_UNIT};
 use crate::remote::protocol::{Reply, Request, status};
 use crate::remote::{Attributes, Chunk, Error, RemotePath};
 

@@ -17,23 +17,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::begin::{self, Agreement, Greeting, not_sftp};
 use super::handles::{Handles, Refused, Slot};
-use crate::remote::path::bytes_to_text;
-use crate::remote::protocol::{self, Framer, LIMITS_EXTENSION, Limits, Malformed, Message, Reply, Request, status};
+use super::outcome::{Failure, Refusal};
+use crate::remote::protocol::{Framer, Message, Reply, Request, status};
 use crate::remote::{Error, Kind};
-
-/// Bytes asked for by one read, where the server allows it: enough to make the cost of a request vanish, little enough
-/// that a few concurrent files share a connection evenly.
-const READ_LEN: u32 = 64 * 1024;
-
-/// The same where the server states no limit; the draft promises no more (draft-ietf-secsh-filexfer-02 §3).
-const READ_LEN_UNSTATED: u32 = 32 * 1024;
-
-/// Handles open at once: what keeps a connection busy with small files, and what OpenSSH allows several times over.
-const MAX_HANDLES: usize = 256;
-
-/// The same where the server states no limit.
-const HANDLES_UNSTATED: usize = 64;
 
 /// Reads of the full length under way, counted by their bytes.
 const READS_UNDER_WAY: u32 = 64;
@@ -101,27 +89,6 @@ pub struct Handle {
     open: Option<(Session, Slot)>,
 }
 
-/// A status where something else was asked for.
-#[derive(Debug)]
-pub struct Refusal {
-    pub code: u32,
-    message: Bytes,
-}
-
-/// A request that did not get what it asked for.
-#[derive(Debug)]
-pub enum Failure {
-    Refused(Refusal),
-    Lost(Error),
-}
-
-/// What the server said of itself when the session began.
-#[derive(Debug, Default)]
-pub struct Greeting {
-    pub version: u32,
-    pub extensions: Vec<(String, String)>,
-}
-
 impl Session {
     /// Agrees on the version, learns the server's limits, and starts the session's tasks. `peer` names the server in
     /// messages.
@@ -132,25 +99,8 @@ impl Session {
         idle_timeout: Duration,
     ) -> Result<(Self, Greeting), Error> {
         let mut framer = Framer::default();
-        let lost = |reason: String| Error::new(Kind::Lost, format!("no SFTP session with {peer}: {reason}"));
-        let version = exchange(&mut inbound, &mut outbound, &mut framer, protocol::init()).await.map_err(lost)?;
-        let Message::Version { version, extensions } = version else {
-            return Err(lost("it did not begin with its version".to_owned()));
-        };
-        if version < protocol::VERSION {
-            return Err(lost(format!("it speaks SFTP version {version}, and 3 is needed")));
-        }
-        let mut limits = None;
-        if extensions.iter().any(|(name, _)| name == LIMITS_EXTENSION) {
-            let request = Request::Limits.encode(0);
-            let reply = exchange(&mut inbound, &mut outbound, &mut framer, request).await.map_err(lost)?;
-            if let Message::Reply { id: 0, reply: Reply::Extended(body) } = reply {
-                limits = Some(Limits::decode(body).map_err(|malformed| lost(malformed.to_string()))?);
-            }
-        }
-        let read_len = read_len(limits.as_ref());
-        let stated = limits.map_or(0, |limits| limits.max_open_handles);
-        let max_handles = if stated == 0 { HANDLES_UNSTATED } else { MAX_HANDLES.min(stated as usize) };
+        let Agreement { greeting, read_len, handles, handles_stated } =
+            begin::agree(&mut inbound, &mut outbound, &mut framer, &peer).await?;
         let window = READS_UNDER_WAY * read_len.div_ceil(WINDOW_UNIT);
         let (requests, queue) = mpsc::unbounded_channel();
         let session = Self(Arc::new(Inner {
@@ -158,15 +108,14 @@ impl Session {
             state: Mutex::new(State { waiters: HashMap::new(), next_id: 1, quiet_since: Instant::now(), lost: None }),
             outbound: requests,
             window: Arc::new(Semaphore::new(window as usize)),
-            handles: Handles::new(max_handles),
-            handles_stated: stated != 0,
+            handles: Handles::new(handles),
+            handles_stated,
             read_len,
             lost: CancellationToken::new(),
         }));
         tokio::spawn(session.clone().read_replies(inbound, framer, idle_timeout));
         tokio::spawn(session.clone().write_requests(outbound, queue));
-        let extensions = extensions.iter().map(|(name, data)| (bytes_to_text(name), bytes_to_text(data))).collect();
-        Ok((session, Greeting { version, extensions }))
+        Ok((session, greeting))
     }
 
     /// How many handles may be open at once, as far as is known.
@@ -422,65 +371,4 @@ impl Drop for Handle {
             session.submit(Request::Close { handle: &self.bytes }, Waiter::Close { _slot: slot });
         }
     }
-}
-
-impl Failure {
-    /// In words: `deed` is what could not be done, and on what.
-    pub fn into_error(self, deed: impl std::fmt::Display) -> Error {
-        let refusal = match self {
-            Self::Lost(error) => return error,
-            Self::Refused(refusal) => refusal,
-        };
-        let kind = match refusal.code {
-            status::NO_SUCH_FILE => Kind::NotFound,
-            status::PERMISSION_DENIED => Kind::Denied,
-            _ => Kind::Failed,
-        };
-        Error::new(kind, format!("cannot {deed}: {refusal}"))
-    }
-}
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        /// Bytes of a server's own words that are shown.
-        const SHOWN: usize = 200;
-        let name = status::name(self.code);
-        let words = bytes_to_text(&self.message[..self.message.len().min(SHOWN)]);
-        let words: String = words.chars().filter(|char| !char.is_control()).collect();
-        if words.is_empty() { write!(f, "{name} ({})", self.code) } else { write!(f, "{words} ({name})") }
-    }
-}
-
-fn read_len(limits: Option<&Limits>) -> u32 {
-    /// What a data packet holds beside the data, with room to spare; OpenSSH takes as much off.
-    const PACKET_OVERHEAD: u64 = 1024;
-    let Some(limits) = limits else { return READ_LEN_UNSTATED };
-    let stated = |limit: u64| if limit == 0 { u64::from(READ_LEN_UNSTATED) } else { limit };
-    let by_packet = stated(limits.max_packet_len).saturating_sub(PACKET_OVERHEAD);
-    let len = stated(limits.max_read_len).min(by_packet).clamp(512, u64::from(READ_LEN));
-    len as u32 // no more than READ_LEN
-}
-
-/// One message for another, before the session has tasks.
-async fn exchange(
-    inbound: &mut impl Inbound,
-    outbound: &mut impl Outbound,
-    framer: &mut Framer,
-    request: Bytes,
-) -> Result<Message, String> {
-    let sent = outbound.send(request).await;
-    loop {
-        if let Some(message) = framer.next_message().map_err(not_sftp)? {
-            return Ok(message);
-        }
-        // Where the channel is gone, its receiving end knows why.
-        framer.push(inbound.receive().await?);
-        if sent.is_err() {
-            return Err("the channel is closed".to_owned());
-        }
-    }
-}
-
-fn not_sftp(malformed: Malformed) -> String {
-    format!("the server sent what is not SFTP ({malformed}); the greeting of a login shell is a common cause")
 }
