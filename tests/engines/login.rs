@@ -13,6 +13,7 @@ contract! {
     a_password_logs_in
     every_kind_of_key_logs_in
     a_wrong_password_is_refused
+    a_server_that_hangs_up_on_wrong_logins_has_refused_them
     an_unknown_key_falls_back_to_the_password
     an_unknown_key_alone_is_refused
     a_key_that_cannot_be_read_is_an_error_that_names_the_field
@@ -93,6 +94,19 @@ async fn a_wrong_password_is_refused(make: Make) {
     let error = refused(make, endpoint).await;
     assert_eq!(error.kind, Kind::Auth, "{error}");
     assert!(error.to_string().contains("password") && !error.to_string().contains("not-the-password"), "{error}");
+}
+
+async fn a_server_that_hangs_up_on_wrong_logins_has_refused_them(make: Make) {
+    // 4 allows for what is tried, 2 ends it after the last try, 1 after the first.
+    for tries in ["4", "2", "1"] {
+        let options = SshdOptions::default().set("MaxAuthTries", tries).set("PubkeyAuthentication", "no");
+        let sshd = Sshd::start(options.set("UsePAM", "yes").set("KbdInteractiveAuthentication", "yes"));
+        let mut wrong = endpoint(&sshd);
+        wrong.credentials.password = Some("not-the-password".into());
+        let error = refused(make, wrong).await;
+        assert_eq!(error.kind, Kind::Auth, "MaxAuthTries {tries}: {error}");
+        assert!(error.to_string().contains("password"), "MaxAuthTries {tries}: {error}");
+    }
 }
 
 async fn an_unknown_key_falls_back_to_the_password(make: Make) {

@@ -57,6 +57,16 @@ pub fn is_refusal(error: &ssh2::Error) -> bool {
     )
 }
 
+/// Whether the connection ended, by a message of the server or without.
+pub fn is_hang_up(error: &ssh2::Error) -> bool {
+    matches!(
+        error.code(),
+        ErrorCode::Session(
+            raw::LIBSSH2_ERROR_SOCKET_DISCONNECT | raw::LIBSSH2_ERROR_SOCKET_RECV | raw::LIBSSH2_ERROR_SOCKET_SEND
+        )
+    )
+}
+
 /// The end of a directory, which libssh2's binding reports as an error of its own.
 pub fn is_end_of_directory(error: &ssh2::Error) -> bool {
     error.code() == ErrorCode::Session(raw::LIBSSH2_ERROR_FILE)

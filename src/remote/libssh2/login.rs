@@ -99,19 +99,25 @@ impl Login<'_> {
     /// wants two of them says so by offering the other after the first.
     fn authenticate(&self, ssh: &ssh2::Session) -> Result<&'static str, Error> {
         let mut untried = self.methods();
-        let mut refused = Vec::new();
+        let mut tried = Vec::new();
         loop {
-            let Some(offered) = self.offered(ssh)? else { return Ok("none") };
-            let next = untried.iter().position(|method| offered.split(',').any(|name| name == *method));
-            let Some(next) = next else {
-                return Err(self.refused(&refused, &offered));
-            };
-            let method = untried.remove(next);
-            self.limit(ssh)?;
-            match self.attempt(ssh, method) {
-                Ok(()) => return Ok(method),
-                Err(error) if failure::is_refusal(&error) => refused.push(method),
-                Err(error) => return Err(self.lost(&error.message())),
+            let Some(offered) = self.offered(ssh, &tried)? else { return Ok("none") };
+            let before = untried.len();
+            // Down the list that was offered before it is asked for again: OpenSSH counts the question as a failed login.
+            while let Some(next) = untried.iter().position(|method| offered.split(',').any(|name| name == *method)) {
+                let method = untried.remove(next);
+                self.limit(ssh)?;
+                tried.push(method);
+                match self.attempt(ssh, method) {
+                    Ok(()) => return Ok(method),
+                    Err(error) if failure::is_refusal(&error) => {}
+                    Err(error) => return Err(self.ended(&error, &tried)),
+                }
+            }
+            if untried.is_empty() || untried.len() == before {
+                // libssh2 calls some calls refused that ran out of time.
+                self.limit(ssh)?;
+                return Err(self.refused(&tried, &format!("The server {} {offered}", takes(&tried))));
             }
         }
     }
@@ -129,14 +135,22 @@ impl Login<'_> {
     }
 
     /// Comma-separated; `None` if the server lets everybody in. libssh2 keeps to itself whether a refusal was a partial
-    /// success (RFC 4252 §5.1), so this is asked again after each.
-    fn offered(&self, ssh: &ssh2::Session) -> Result<Option<String>, Error> {
+    /// success (RFC 4252 §5.1), so this is asked again when what was offered is used up.
+    fn offered(&self, ssh: &ssh2::Session, tried: &[&str]) -> Result<Option<String>, Error> {
         self.limit(ssh)?;
         let offered = ssh.auth_methods(&self.endpoint.credentials.username).map(str::to_owned);
         if ssh.authenticated() {
             return Ok(None);
         }
-        offered.map(Some).map_err(|error| self.lost(&error.message()))
+        offered.map(Some).map_err(|error| self.ended(&error, tried))
+    }
+
+    /// What a login that ended without an answer is: OpenSSH hangs up on too many failures, so after a try it is refused.
+    fn ended(&self, error: &ssh2::Error, tried: &[&str]) -> Error {
+        if !tried.is_empty() && failure::is_hang_up(error) {
+            return self.refused(tried, "Then the server closed the connection, as after too many failures");
+        }
+        self.lost(&error.message())
     }
 
     fn attempt(&self, ssh: &ssh2::Session, method: &str) -> Result<(), ssh2::Error> {
@@ -152,19 +166,23 @@ impl Login<'_> {
         }
     }
 
-    fn refused(&self, refused: &[&str], offered: &str) -> Error {
+    /// `then` says what the server did after that.
+    fn refused(&self, tried: &[&str], then: &str) -> Error {
         let username = &self.endpoint.credentials.username;
-        let tried = if refused.is_empty() { "nothing, as none of it was asked for".into() } else { refused.join(", ") };
+        let tried = if tried.is_empty() { "nothing, as none of it was asked for".into() } else { tried.join(", ") };
         Error::new(
             Kind::Auth,
             format!(
-                "{} refused the login of {username:?}. Tried: {tried}. The server {} {offered}. Check Username, Password \
-                 and PrivateKey in the secret, and that the server knows the key.",
+                "{} refused the login of {username:?}. Tried: {tried}. {then}. Check Username, Password and PrivateKey in \
+                 the secret, and that the server knows the key.",
                 self.url,
-                if refused.is_empty() { "takes" } else { "still takes" },
             ),
         )
     }
+}
+
+fn takes(tried: &[&str]) -> &'static str {
+    if tried.is_empty() { "takes" } else { "still takes" }
 }
 
 /// The password, whatever is asked: `Password:`, `user's password:`, and what else servers call it.
