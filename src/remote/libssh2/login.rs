@@ -8,7 +8,7 @@ use ssh2::{KeyboardInteractivePrompt, MethodType, Prompt};
 
 use super::failure;
 use super::session::Session;
-use crate::remote::{Endpoint, Error, HostKey, Kind, ServerInfo};
+use crate::remote::{Endpoint, Error, HostKey, Kind, ServerInfo, credentials};
 
 /// AES is done by the processor; libssh2's ChaCha20, which it would ask for first, is not.
 const CIPHERS: [&str; 5] =
@@ -185,12 +185,12 @@ fn takes(tried: &[&str]) -> &'static str {
     if tried.is_empty() { "takes" } else { "still takes" }
 }
 
-/// The password, whatever is asked: `Password:`, `user's password:`, and what else servers call it.
+/// Types the password where it is asked for.
 struct Answer<'a>(&'a str);
 
 impl KeyboardInteractivePrompt for Answer<'_> {
     fn prompt<'a>(&mut self, _username: &str, _instructions: &str, prompts: &[Prompt<'a>]) -> Vec<String> {
-        prompts.iter().map(|_| self.0.to_owned()).collect()
+        credentials::answers(prompts.iter().map(|prompt| prompt.echo), self.0)
     }
 }
 

@@ -7,13 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use russh::client::{AuthResult, KeyboardInteractiveAuthResponse, Prompt};
+use russh::client::{AuthResult, KeyboardInteractiveAuthResponse};
 use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg};
 use russh::{Disconnect, MethodKind, MethodSet};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::connect::{End, Handle, Watcher};
-use crate::remote::{Endpoint, Error, Kind};
+use crate::remote::{Endpoint, Error, Kind, credentials};
 
 /// Questions that a server may ask in one go at keyboard-interactive.
 const ROUNDS: usize = 10;
@@ -134,7 +134,8 @@ impl Login<'_> {
                     return self.answer(Ok(AuthResult::Failure { remaining_methods, partial_success })).await;
                 }
                 Ok(KeyboardInteractiveAuthResponse::InfoRequest { prompts, .. }) => {
-                    let answers = answers(&prompts, password);
+                    let shown = prompts.iter().map(|prompt| prompt.echo);
+                    let answers = credentials::answers(shown, password.expose_secret());
                     answer = self.handle.authenticate_keyboard_interactive_respond(answers).await;
                 }
                 Err(_) => return Err(self.ended().await),
@@ -208,14 +209,6 @@ impl Login<'_> {
         message.push_str(lacks);
         Error::new(Kind::Auth, message)
     }
-}
-
-/// The password to whatever is to be typed unseen, or to the only question; a question that is neither asks for
-/// something that nobody is here to know.
-fn answers(prompts: &[Prompt], password: &SecretString) -> Vec<String> {
-    let only = prompts.len() == 1;
-    let answer = |prompt: &Prompt| if !prompt.echo || only { password.expose_secret() } else { "" };
-    prompts.iter().map(|prompt| answer(prompt).to_owned()).collect()
 }
 
 fn names(methods: &[MethodKind], none: &str) -> String {
