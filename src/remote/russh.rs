@@ -1,8 +1,8 @@
 //! The default engine: SSH by `russh`, SFTP by our own client over its channel.
 //!
-//! Many requests are under way at once over one connection, file data stays in the buffers that it was decrypted into,
-//! and handles and names are bytes from end to end. It opens the `sftp` subsystem and no other channel: no shell, no
-//! command. `russh` is named here, in this module's folder and in `private_key`, and nowhere else.
+//! Many requests are under way at once over one connection, file data is copied once (by `russh`, out of the packet
+//! that it decrypted), and handles and names are bytes from end to end. It opens the `sftp` subsystem and no other
+//! channel: no shell, no command. `russh` is named here, in this module's folder and in `private_key`, and nowhere else.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
