@@ -63,7 +63,7 @@ impl RusshEngine {
         let watcher = Watcher::new(&self.endpoint);
         let mut handle = watcher.shake_hands(Arc::clone(&self.config), stream).await?;
         stage.set(Stage::LOGIN);
-        let login_method = login::login(&mut handle, &watcher, &self.endpoint, self.key.as_ref()).await?;
+        let login_method = login::login(&mut handle, &watcher, &self.endpoint, self.key.as_ref(), stage).await?;
         stage.set(Stage::SFTP);
         let (session, greeting) = self.start_sftp(&handle, &watcher).await?;
         let mut server = watcher.told().server.clone();
@@ -122,7 +122,9 @@ struct Stage(AtomicU8);
 impl Stage {
     const KEYS: u8 = 1;
     const LOGIN: u8 = 2;
-    const SFTP: u8 = 3;
+    /// The password was sent, and not answered yet.
+    const PASSWORD: u8 = 3;
+    const SFTP: u8 = 4;
 
     fn set(&self, stage: u8) {
         self.0.store(stage, Ordering::Relaxed);
@@ -132,6 +134,11 @@ impl Stage {
         let (kind, what) = match self.0.load(Ordering::Relaxed) {
             Self::KEYS => (Kind::Lost, "a connection, but no end of the key exchange,"),
             Self::LOGIN => (Kind::Lost, "keys, but no answer to the login,"),
+            // It would be sent again with each try, and a server may lock the account. `russh` leaves the demand for a new
+            // password (RFC 4252 §8) unanswered and untold.
+            Self::PASSWORD => {
+                (Kind::Auth, "no answer to the password (some servers do this when it has expired and must be changed)")
+            }
             Self::SFTP => (Kind::Lost, "a login, but no SFTP session,"),
             _ => (Kind::Unreachable, "no answer"),
         };

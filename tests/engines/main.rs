@@ -5,6 +5,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod expiry;
 mod faults;
 mod listing;
 mod login;

@@ -12,6 +12,7 @@ use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg};
 use russh::{Disconnect, MethodKind, MethodSet};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::Stage;
 use super::connect::{End, Handle, Watcher};
 use crate::remote::{Endpoint, Error, Kind, credentials};
 
@@ -25,14 +26,15 @@ const ORDER: [MethodKind; 3] = [MethodKind::PublicKey, MethodKind::Password, Met
 /// answered a request: it will not say so any more (RFC 8308 §2.4).
 const SIGNATURES_TOLD_WITHIN: Duration = Duration::from_millis(100);
 
-/// Logs in, and returns the method that succeeded last.
+/// Logs in, and returns the method that succeeded last. `stage` is told while the password waits for its answer.
 pub async fn login(
     handle: &mut Handle,
     watcher: &Watcher,
     endpoint: &Endpoint,
     key: Option<&Arc<PrivateKey>>,
+    stage: &Stage,
 ) -> Result<&'static str, Error> {
-    let login = Login { handle, watcher, endpoint, key, tried: Vec::new(), accepted: Vec::new() };
+    let login = Login { handle, watcher, endpoint, key, stage, tried: Vec::new(), accepted: Vec::new() };
     login.run().await
 }
 
@@ -41,6 +43,7 @@ struct Login<'a> {
     watcher: &'a Watcher,
     endpoint: &'a Endpoint,
     key: Option<&'a Arc<PrivateKey>>,
+    stage: &'a Stage,
     tried: Vec<MethodKind>,
     accepted: Vec<MethodKind>,
 }
@@ -86,7 +89,9 @@ impl Login<'_> {
             (MethodKind::PublicKey, Some(key), _) => self.with_key(key).await,
             (MethodKind::Password, _, Some(password)) => {
                 let (user, password) = (credentials.username.as_str(), password.expose_secret());
+                self.stage.set(Stage::PASSWORD);
                 let answer = self.handle.authenticate_password(user, password).await;
+                self.stage.set(Stage::LOGIN);
                 self.answer(answer).await
             }
             (_, _, Some(password)) => self.with_answers(password).await,
