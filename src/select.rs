@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use globset::{Candidate, Glob, GlobBuilder, GlobSet, GlobSetBuilder};
+use globset::{Candidate, ErrorKind, Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::remote::{FileKind, RemotePath};
 
@@ -119,15 +119,20 @@ impl Globs {
     }
 }
 
-/// Why a list of globs cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// Why a list of globs cannot be used, by the number of the glob in it. The text is not repeated: what is in the wrong
+/// variable may be a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum GlobsError {
-    #[error("`{pattern}` is not a glob: {problem}")]
-    Malformed { pattern: String, problem: String },
-    #[error("`{0}` begins with `/`, and globs match the path relative to SFTP_DIRECTORY_PATH: leave out the `/`")]
-    Absolute(String),
-    #[error("`{0}` ends with `/`, and no file's path does: for all below that folder write `{0}**`")]
-    Folder(String),
+    #[error("glob {number} of the list is none: {problem}")]
+    Malformed { number: usize, problem: &'static str },
+    #[error(
+        "glob {0} of the list begins with `/`, and globs match the path relative to SFTP_DIRECTORY_PATH: leave out the `/`"
+    )]
+    Absolute(usize),
+    #[error("glob {0} of the list ends with `/`, and no file's path does: for all below that folder append `**`")]
+    Folder(usize),
+    #[error("the globs are too large or too many")]
+    TooLarge,
 }
 
 impl FromStr for Globs {
@@ -138,14 +143,16 @@ impl FromStr for Globs {
         let mut files = GlobSetBuilder::new();
         let mut trees = GlobSetBuilder::new();
         let mut patterns = Vec::new();
-        for written in split_list(list) {
+        for (number, written) in (1..).zip(split_list(list)) {
             let pattern = written.strip_prefix("./").unwrap_or(written);
             if pattern.starts_with('/') {
-                return Err(GlobsError::Absolute(written.to_owned()));
+                return Err(GlobsError::Absolute(number));
             }
             if pattern.ends_with('/') {
-                return Err(GlobsError::Folder(written.to_owned()));
+                return Err(GlobsError::Folder(number));
             }
+            let glob =
+                |pattern| glob(pattern).map_err(|error| GlobsError::Malformed { number, problem: words(&error) });
             files.add(glob(pattern)?);
             if let Some(tree) = pattern.strip_suffix("/**").filter(|tree| !tree.ends_with('\\')) {
                 trees.add(glob(tree)?);
@@ -154,7 +161,7 @@ impl FromStr for Globs {
             }
             patterns.push(written.to_owned());
         }
-        let build = |set: GlobSetBuilder| set.build().map_err(|error| malformed(list, &error));
+        let build = |set: GlobSetBuilder| set.build().map_err(|_| GlobsError::TooLarge);
         Ok(Self { patterns, files: build(files)?, trees: build(trees)? })
     }
 }
@@ -165,17 +172,20 @@ impl fmt::Display for Globs {
     }
 }
 
-fn glob(pattern: &str) -> Result<Glob, GlobsError> {
-    GlobBuilder::new(pattern)
-        .literal_separator(true)
-        .backslash_escape(true)
-        .empty_alternates(true)
-        .build()
-        .map_err(|error| malformed(pattern, &error))
+fn glob(pattern: &str) -> Result<Glob, globset::Error> {
+    GlobBuilder::new(pattern).literal_separator(true).backslash_escape(true).empty_alternates(true).build()
 }
 
-fn malformed(pattern: &str, error: &globset::Error) -> GlobsError {
-    GlobsError::Malformed { pattern: pattern.to_owned(), problem: error.kind().to_string() }
+/// What is wrong with a glob, in words that repeat nothing of it.
+fn words(error: &globset::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::UnclosedClass => "a `[` without its `]`",
+        ErrorKind::InvalidRange(..) => "a range within `[]` that runs backwards",
+        ErrorKind::UnopenedAlternates => "a `}` without its `{`",
+        ErrorKind::UnclosedAlternates => "a `{` without its `}`",
+        ErrorKind::DanglingEscape => "a `\\` at its end, with nothing after it to take literally",
+        _ => "it cannot be compiled",
+    }
 }
 
 /// The list's items without the blanks around them; empty ones are left out.
@@ -296,8 +306,8 @@ mod tests {
 
     #[test]
     fn a_pattern_that_can_never_match_is_refused() {
-        assert_eq!("/out/*.csv".parse::<Globs>().unwrap_err(), GlobsError::Absolute(String::from("/out/*.csv")));
-        assert_eq!("a,archive/".parse::<Globs>().unwrap_err(), GlobsError::Folder(String::from("archive/")));
+        assert_eq!("/out/*.csv".parse::<Globs>().unwrap_err(), GlobsError::Absolute(1));
+        assert_eq!("a,archive/".parse::<Globs>().unwrap_err(), GlobsError::Folder(2));
         for broken in ["[a", "{a,b", "a\\", "*.csv,[z-a]"] {
             let error = broken.parse::<Globs>().expect_err(broken);
             assert!(matches!(error, GlobsError::Malformed { .. }), "{broken}: {error}");

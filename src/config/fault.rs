@@ -8,7 +8,7 @@ pub struct Fault {
     variable: &'static str,
     /// As shown: quoted, cut, or withheld. `None` where nothing was given.
     given: Option<String>,
-    /// What is wrong with it and what would be right.
+    /// What is wrong with it and what would be right. Never repeats what was given: that is shown, or not, above.
     problem: String,
 }
 
@@ -43,10 +43,12 @@ const WITHHELD: [&str; 6] = ["SECRET_JSON", "SECRET_NAME", "SECRET_FILE", "SFTP_
 /// Letters of a value that are shown.
 const SHOWN: usize = 100;
 
-/// The value in quotes on one line, cut where long; withheld where it is or resembles a secret: a JSON object, a key,
-/// an address with a user's name and password in it.
+/// The value in quotes on one line, cut where long; withheld where it is or resembles a secret: a JSON object (or what
+/// is left of one), a key, an address with a user's name and password in it.
 fn show(variable: &str, value: &str) -> String {
-    let resembles_a_secret = value.contains("PRIVATE KEY") || value.contains("\":") || value.contains('@');
+    let opens_an_object = || value.split('{').skip(1).any(|inside| inside.trim_start().starts_with('"'));
+    let resembles_a_secret =
+        value.contains("PRIVATE KEY") || value.contains("\":") || value.contains('@') || opens_an_object();
     if WITHHELD.contains(&variable) || resembles_a_secret {
         return String::from("set to something that is not shown here");
     }
@@ -108,6 +110,8 @@ mod tests {
             ("SECRET_JSON", "hunter2"),
             ("SECRET_NAME", "{\"Password\": \"hunter2\"}"),
             ("BUCKET", "{\"Password\": \"hunter2\"}"),
+            ("INCLUDE", " { \n\"Password\" : \"hunter2\"}"),
+            ("KEY_TEMPLATE", "'{\"hunter2"),
             ("SFTP_HOST", "sftp://user:hunter2@host"),
             ("TRUSTED_HOST_KEYS", "-----BEGIN OPENSSH PRIVATE KEY----- hunter2"),
         ] {

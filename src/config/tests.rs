@@ -191,6 +191,25 @@ fn a_secret_in_the_wrong_variable_is_noticed_and_not_shown() {
         assert!(faults.to_string().contains("SECRET_JSON"), "{faults}");
         assert!(!format!("{faults}{faults:?}").contains("hunter2"), "{faults}");
     }
+    // Whatever parser it gets to, and whatever that finds wrong with it.
+    for secret in [
+        "{\"Password\":\"hunter2[b\"}",
+        "{\"Password\" : \"hunter2\"}",
+        "{\"Password\": \"hunter2\",\n\"x\": \"/hunter2/\"}",
+        "{ \"hunter2\" }/{hunter2}{mtime:%hunter2}",
+        "/{\"hunter2\"/",
+        "{mtime:%!hunter2}{\"",
+        "[z-a]hunter2{\"\\",
+    ] {
+        for variable in table::variables().filter(|variable| variable.name != "SECRET_JSON") {
+            let shown = match Config::from_vars(with(&[(variable.name, secret)])) {
+                // A directory and an include may be called anything.
+                Ok(config) => config.warnings.concat(),
+                Err(faults) => format!("{faults}{faults:?}"),
+            };
+            assert!(!shown.contains("hunter2"), "{}={secret}: {shown}", variable.name);
+        }
+    }
 }
 
 #[test]

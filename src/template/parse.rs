@@ -6,21 +6,22 @@ use chrono::format::StrftimeItems;
 
 use super::{KeyPiece, KeyTemplate, TimeFormat, UnpackPiece, UnpackTemplate};
 
-/// Why a text is not a template.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// Why a text is not a template. Nothing of it is repeated but names of placeholders: what is in the wrong variable may
+/// be a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     #[error("a `{{` without its `}}`; a brace that is meant literally is written twice")]
     Unclosed,
     #[error("a `}}` without its `{{`; a brace that is meant literally is written twice")]
     Unopened,
-    #[error("no placeholder `{{{given}}}`; there are {known}")]
-    Unknown { given: String, known: &'static str },
+    #[error("placeholder {number} is unknown; there are {known}")]
+    Unknown { number: usize, known: &'static str },
     #[error("`{{{0}}}` needs a format, such as `{{{0}:%Y/%m/%d}}`")]
-    NeedsFormat(String),
+    NeedsFormat(&'static str),
     #[error("`{{{0}}}` takes no format")]
-    TakesNoFormat(String),
-    #[error("`{format}` in `{{{placeholder}:{format}}}` is not a strftime format")]
-    BadFormat { placeholder: String, format: String },
+    TakesNoFormat(&'static str),
+    #[error("what follows `{{{0}:` is not a strftime format, such as `{{{0}:%Y/%m/%d}}`")]
+    BadFormat(&'static str),
     #[error("begins with `/`, which would make every key's first folder a nameless one; leave it out")]
     LeadingSlash,
     #[error("ends with `/`, which no object's key should; to put files below it append `{0}`")]
@@ -34,23 +35,17 @@ impl FromStr for KeyTemplate {
 
     fn from_str(source: &str) -> Result<Self, TemplateError> {
         let segments = parse_segments(source, "{path}", |token, segment: &mut Vec<KeyPiece>| {
-            let (name, format) = match token {
+            let (number, name, format) = match token {
                 Token::Literal(text) => {
                     segment.push(KeyPiece::Literal(text));
                     return Ok(());
                 }
-                Token::Placeholder { name, format } => (name, format),
+                Token::Placeholder { number, name, format } => (number, name, format),
             };
-            let time = |format: Option<&str>| {
-                let format = format.ok_or_else(|| TemplateError::NeedsFormat(name.to_owned()))?;
-                parse_time_format(name, format)
-            };
+            takes_no_format(&["path", "dir", "name", "stem", "ext", "run_id"], name, format)?;
             let piece = match name {
-                "mtime" => KeyPiece::ModificationTime(time(format)?),
-                "run_start" => KeyPiece::RunStart(time(format)?),
-                "path" | "dir" | "name" | "stem" | "ext" | "run_id" if format.is_some() => {
-                    return Err(TemplateError::TakesNoFormat(name.to_owned()));
-                }
+                "mtime" => KeyPiece::ModificationTime(parse_time_format("mtime", format)?),
+                "run_start" => KeyPiece::RunStart(parse_time_format("run_start", format)?),
                 "path" => KeyPiece::Path,
                 "dir" => KeyPiece::Dir,
                 "name" => KeyPiece::Name,
@@ -59,7 +54,7 @@ impl FromStr for KeyTemplate {
                 "run_id" => KeyPiece::RunId,
                 _ => {
                     return Err(TemplateError::Unknown {
-                        given: name.to_owned(),
+                        number,
                         known: "{path}, {dir}, {name}, {stem}, {ext}, {mtime:%Y/%m/%d}, {run_start:%Y-%m-%d}, {run_id}",
                     });
                 }
@@ -88,13 +83,13 @@ impl FromStr for UnpackTemplate {
         let segments = parse_segments(source, "{entry}", |token, segment: &mut Vec<UnpackPiece>| {
             segment.push(match token {
                 Token::Literal(text) => UnpackPiece::Literal(text),
-                Token::Placeholder { name: name @ ("archive" | "entry"), format: Some(_) } => {
-                    return Err(TemplateError::TakesNoFormat(name.to_owned()));
-                }
-                Token::Placeholder { name: "archive", .. } => UnpackPiece::Archive,
-                Token::Placeholder { name: "entry", .. } => UnpackPiece::Entry,
-                Token::Placeholder { name, .. } => {
-                    return Err(TemplateError::Unknown { given: name.to_owned(), known: "{archive}, {entry}" });
+                Token::Placeholder { number, name, format } => {
+                    takes_no_format(&["archive", "entry"], name, format)?;
+                    match name {
+                        "archive" => UnpackPiece::Archive,
+                        "entry" => UnpackPiece::Entry,
+                        _ => return Err(TemplateError::Unknown { number, known: "{archive}, {entry}" }),
+                    }
                 }
             });
             Ok(())
@@ -106,17 +101,30 @@ impl FromStr for UnpackTemplate {
     }
 }
 
-fn parse_time_format(placeholder: &str, format: &str) -> Result<TimeFormat, TemplateError> {
-    let bad = || TemplateError::BadFormat { placeholder: placeholder.to_owned(), format: format.to_owned() };
-    if format.is_empty() {
-        return Err(bad());
+fn takes_no_format(plain: &[&'static str], name: &str, format: Option<&str>) -> Result<(), TemplateError> {
+    match plain.iter().find(|plain| **plain == name) {
+        Some(name) if format.is_some() => Err(TemplateError::TakesNoFormat(name)),
+        _ => Ok(()),
     }
-    StrftimeItems::new(format).parse_to_owned().map_err(|_| bad())
+}
+
+fn parse_time_format(placeholder: &'static str, format: Option<&str>) -> Result<TimeFormat, TemplateError> {
+    let bad = TemplateError::BadFormat(placeholder);
+    match format {
+        None => Err(TemplateError::NeedsFormat(placeholder)),
+        Some("") => Err(bad),
+        Some(format) => StrftimeItems::new(format).parse_to_owned().map_err(|_| bad),
+    }
 }
 
 enum Token<'a> {
     Literal(String),
-    Placeholder { name: &'a str, format: Option<&'a str> },
+    /// `number` counts the placeholders from 1.
+    Placeholder {
+        number: usize,
+        name: &'a str,
+        format: Option<&'a str>,
+    },
 }
 
 /// Cuts a template at each `/` outside placeholders and at each placeholder. A segment's literals are joined: none is
@@ -136,6 +144,7 @@ fn parse_segments<'a, P>(
     let mut segment = Vec::new();
     let mut literal = String::new();
     let mut rest = source;
+    let mut number = 0;
     while let Some(at) = rest.find(['{', '}', '/']) {
         literal.push_str(&rest[..at]);
         let found = &rest[at..];
@@ -156,7 +165,8 @@ fn parse_segments<'a, P>(
                 Some((name, format)) => (name, Some(format)),
                 None => (inside, None),
             };
-            push(Token::Placeholder { name, format }, &mut segment)?;
+            number += 1;
+            push(Token::Placeholder { number, name, format }, &mut segment)?;
             rest = after;
         } else {
             return Err(TemplateError::Unopened);

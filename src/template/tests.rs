@@ -78,8 +78,8 @@ fn what_cannot_be_a_template_is_refused_with_its_reason() {
     let error = |template: &str| template.parse::<KeyTemplate>().expect_err(template);
     assert_eq!(error("in/{path"), TemplateError::Unclosed);
     assert_eq!(error("in/path}"), TemplateError::Unopened);
-    assert_eq!(error("{mtime}"), TemplateError::NeedsFormat(String::from("mtime")));
-    assert_eq!(error("{name:%Y}"), TemplateError::TakesNoFormat(String::from("name")));
+    assert_eq!(error("{mtime}"), TemplateError::NeedsFormat("mtime"));
+    assert_eq!(error("{name:%Y}"), TemplateError::TakesNoFormat("name"));
     assert_eq!(error("/{path}"), TemplateError::LeadingSlash);
     assert_eq!(error("in/"), TemplateError::TrailingSlash("{path}"));
     for template in ["{paht}", "{}", "{Path}", "{ path }", "{entry}", "{ext_}"] {
@@ -87,13 +87,15 @@ fn what_cannot_be_a_template_is_refused_with_its_reason() {
     }
     for format in ["%Q", "%", "%Y-%", "%!", ""] {
         let template = format!("{{mtime:{format}}}");
-        assert!(matches!(error(&template), TemplateError::BadFormat { .. }), "{template}");
+        assert!(matches!(error(&template), TemplateError::BadFormat(_)), "{template}");
     }
     assert_eq!(
         error("{mtime}").to_string(),
         "`{mtime}` needs a format, such as `{mtime:%Y/%m/%d}`",
         "braces come out once"
     );
+    let unknown = error("{name}/{hunter2}").to_string();
+    assert!(unknown.starts_with("placeholder 2 is unknown; there are {path}, "), "{unknown}");
 }
 
 #[test]
@@ -129,7 +131,7 @@ fn an_unpack_template_needs_the_entry() {
     let error = |template: &str| template.parse::<UnpackTemplate>().expect_err(template);
     assert_eq!(error("{archive}"), TemplateError::LacksEntry);
     assert_eq!(error("{{entry}}"), TemplateError::LacksEntry);
-    assert_eq!(error("{entry:%Y}"), TemplateError::TakesNoFormat(String::from("entry")));
+    assert_eq!(error("{entry:%Y}"), TemplateError::TakesNoFormat("entry"));
     assert!(matches!(error("{path}/{entry}"), TemplateError::Unknown { .. }));
     assert_eq!(error("/{archive}/{entry}"), TemplateError::LeadingSlash);
 }
