@@ -27,7 +27,7 @@ use crate::units::ByteSize;
 
 pub use fault::{Fault, Faults};
 pub use help::help;
-pub use log::{LogFormat, LogSettings, OWN_CRATES};
+pub use log::{LogFormat, LogSettings, OWN_CRATES, granted_level};
 pub use table::{GROUPS, Group, Variable, WhenUnset};
 pub(crate) use values::host as parse_host;
 
@@ -81,6 +81,16 @@ impl Config {
 pub enum Operation {
     Retrieve,
     Test,
+}
+
+impl Operation {
+    /// As `OPERATION` and the records spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::Retrieve => "RETRIEVE",
+            Operation::Test => "TEST",
+        }
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -14,10 +14,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::config::{LogFormat, LogSettings, OWN_CRATES};
-
-/// Most that other crates may log.
-const MOST_OF_OTHERS: LevelFilter = LevelFilter::INFO;
+use crate::config::{LogFormat, LogSettings, OWN_CRATES, granted_level};
 
 /// What other crates log where nothing is said.
 const OTHERS: LevelFilter = LevelFilter::WARN;
@@ -52,11 +49,7 @@ where
 }
 
 fn targets(settings: &LogSettings) -> Targets {
-    let named = settings.crates.iter().map(|(name, level)| {
-        let module_of_own =
-            OWN_CRATES.iter().any(|own| name.strip_prefix(own).is_some_and(|rest| rest.starts_with("::")));
-        (name.as_str(), if module_of_own { *level } else { (*level).min(MOST_OF_OTHERS) })
-    });
+    let named = settings.crates.iter().map(|(name, level)| (name.as_str(), granted_level(name, *level)));
     let own = OWN_CRATES.iter().map(|name| (*name, settings.level));
     // `off` is meant for all.
     Targets::new().with_default(OTHERS.min(settings.level)).with_targets(named).with_targets(own)

@@ -38,6 +38,15 @@ const FORMATS: &[(&str, LogFormat)] = &[("json", LogFormat::Json), ("text", LogF
 /// What this program's own lines are logged under.
 pub const OWN_CRATES: [&str; 2] = ["connector", "sftp_s3_connector"];
 
+/// Most that other crates may log: beyond it they write what is secret.
+const MOST_OF_OTHERS: LevelFilter = LevelFilter::INFO;
+
+/// The level that the lines of `module` are logged at where `asked` is asked for.
+pub fn granted_level(module: &str, asked: LevelFilter) -> LevelFilter {
+    let of_own = |own: &&str| module.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+    if OWN_CRATES.iter().any(of_own) { asked } else { asked.min(MOST_OF_OTHERS) }
+}
+
 impl LogSettings {
     /// From the process's variables. Never fails, so that there is a log to report faults to: what is wrong counts as
     /// unset here and is a fault of [`Config::from_env`](super::Config::from_env).
@@ -60,6 +69,15 @@ impl LogSettings {
         // A wrong RUST_LOG is no fault where it does not count.
         let levels = if settings.log_level.given.is_some() { &settings.log_level } else { &settings.rust_log };
         let (level, crates) = reading.optional(levels, levels_of).unwrap_or((LevelFilter::INFO, Vec::new()));
+        let lowered = |(name, level): &&(String, LevelFilter)| granted_level(name, *level) < *level;
+        let lowered: Vec<_> = crates.iter().filter(lowered).map(|(name, _)| format!("{name:?}")).collect();
+        if !lowered.is_empty() {
+            reading.warnings.push(format!(
+                "{}: {} is logged at {MOST_OF_OTHERS} at most: at debug and trace other crates write what is secret",
+                levels.variable.name,
+                lowered.join(", ")
+            ));
+        }
         Self { format, level, crates }
     }
 }
@@ -112,6 +130,22 @@ mod tests {
         assert_eq!(settings.level, LevelFilter::TRACE);
         let crates = [("tokio".to_owned(), LevelFilter::DEBUG), ("aws_config".to_owned(), LevelFilter::INFO)];
         assert_eq!(settings.crates, crates);
+    }
+
+    #[test]
+    fn a_level_that_is_not_granted_is_warned_about() {
+        let warnings = |name: &str, levels: &str| {
+            let given = [(name, levels), ("BUCKET", "b-1"), ("SFTP_DIRECTORY_PATH", "."), ("SECRET_NAME", "s")];
+            let given = given.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            crate::config::Config::from_vars(given).expect("a configuration").warnings
+        };
+        let lowered = warnings("RUST_LOG", "warn,russh=debug,h2=trace,hyper=info");
+        assert!(
+            matches!(&lowered[..], [one] if one.starts_with("RUST_LOG: \"russh\", \"h2\" is logged at info")),
+            "{lowered:?}"
+        );
+        assert_eq!(warnings("LOG_LEVEL", "h2=debug").len(), 1);
+        assert_eq!(warnings("RUST_LOG", "connector::remote=trace,sftp_s3_connector=debug,h2=off"), [""; 0]);
     }
 
     #[test]
