@@ -61,6 +61,7 @@ pub async fn run(config: Config, records: Records, terminal: Terminal, shutdown:
         job = identity.connector_id,
         "starting"
     );
+    tracing::debug!(settings = config.summary(), "as configured");
     let out_of_time = shutdown.grace_is_over(config.stop_grace - (2 * LAST_WORDS).min(config.stop_grace / 4));
     let (outcome, steps) = tokio::select! {
         biased;
@@ -80,8 +81,8 @@ pub async fn refuse(faults: &config::Faults, records: Records) -> Exit {
     let outcome = Outcome::early(Exit::Config, faults.to_string());
     log_end(&outcome);
     let identity = RunIdentity {
-        operation: "RETRIEVE",
-        connector_id: "unknown".to_owned(),
+        operation: faults.operation().name(),
+        connector_id: faults.job_name().unwrap_or("unknown").to_owned(),
         transfer_id: Uuid::now_v7().to_string(),
         bucket: String::new(),
         url: String::new(),
@@ -137,10 +138,7 @@ fn identity(config: &Config) -> RunIdentity {
     let host = config.sftp.host.as_deref().unwrap_or_default();
     let port = config.sftp.port.unwrap_or(remote::DEFAULT_PORT);
     RunIdentity {
-        operation: match config.operation {
-            Operation::Retrieve => "RETRIEVE",
-            Operation::Test => "TEST",
-        },
+        operation: config.operation.name(),
         connector_id: config.job_name.clone().unwrap_or_else(|| job_hash(host, port, config)),
         transfer_id: Uuid::now_v7().to_string(),
         bucket: config.bucket.clone(),

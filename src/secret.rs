@@ -11,15 +11,12 @@ mod versions;
 use secrecy::SecretString;
 
 use crate::config::{HostKeyCheck, SftpSettings};
-use crate::remote::{Endpoint, HostKeyPolicy, TrustedHostKey, private_key};
+use crate::remote::{DEFAULT_PORT, Endpoint, HostKeyPolicy, TrustedHostKey, private_key};
 
 pub use crate::remote::{Credentials, PrivateKey};
 pub use error::SecretError;
 pub use secrets_manager::SecretsManager;
 pub use versions::{Version, Versions};
-
-/// Where neither `PORT` nor the secret says otherwise.
-const SSH_PORT: u16 = 22;
 
 /// The secret's JSON, read: every part optional until it is resolved with the configuration.
 #[derive(Debug, Clone, Default)]
@@ -57,7 +54,7 @@ impl Secret {
         }
         Ok(Endpoint {
             host,
-            port: settings.port.or(self.port).unwrap_or(SSH_PORT),
+            port: settings.port.or(self.port).unwrap_or(DEFAULT_PORT),
             credentials: Credentials { username, password: self.password.clone(), private_key },
             host_keys: match settings.host_key_check {
                 HostKeyCheck::Off => HostKeyPolicy::Off,

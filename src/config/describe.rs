@@ -1,6 +1,7 @@
-//! A configuration told in its own variables: for the log's first lines and for reports. No secret.
+//! A configuration told in its own variables, for the log's first lines. No secret.
 
-use super::{Config, EngineKind, HostKeyCheck, Operation, SecretSource};
+use super::fault::show;
+use super::{Config, EngineKind, HostKeyCheck, SecretSource};
 use crate::units::format_duration;
 
 impl Config {
@@ -18,7 +19,7 @@ impl Config {
         let attributes = &self.upload.attributes;
         let tags: Vec<_> = attributes.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let settings = [
-            ("OPERATION", Some(operation(self.operation).to_owned())),
+            ("OPERATION", Some(self.operation.name().to_owned())),
             ("BUCKET", Some(self.bucket.clone())),
             ("REGION", self.region.clone()),
             ("SFTP_DIRECTORY_PATH", Some(self.directory.to_text())),
@@ -59,12 +60,14 @@ impl Config {
         ];
         settings.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
-}
 
-fn operation(operation: Operation) -> &'static str {
-    match operation {
-        Operation::Retrieve => "RETRIEVE",
-        Operation::Test => "TEST",
+    /// The same on one line, for the log: what resembles a secret is withheld, as a secret in the wrong variable may well
+    /// be a valid glob.
+    pub fn summary(&self) -> String {
+        let shown = |(name, value): &(&'static str, String)| {
+            format!("{name}={}", show(name, value).as_deref().unwrap_or("(withheld)"))
+        };
+        self.describe().iter().map(shown).collect::<Vec<_>>().join(" ")
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::Operation;
+
 /// One variable that is missing or wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
@@ -14,7 +16,8 @@ pub struct Fault {
 
 impl Fault {
     pub(super) fn wrong(variable: &'static str, given: &str, problem: impl fmt::Display) -> Self {
-        Self { variable, given: Some(show(variable, given)), problem: problem.to_string() }
+        let withheld = || String::from("set to something that is not shown here");
+        Self { variable, given: Some(show(variable, given).unwrap_or_else(withheld)), problem: problem.to_string() }
     }
 
     pub(super) fn missing(variable: &'static str, problem: impl fmt::Display) -> Self {
@@ -43,31 +46,40 @@ const WITHHELD: [&str; 6] = ["SECRET_JSON", "SECRET_NAME", "SECRET_FILE", "SFTP_
 /// Letters of a value that are shown.
 const SHOWN: usize = 100;
 
-/// The value in quotes on one line, cut where long; withheld where it is or resembles a secret: a JSON object (or what
+/// The value in quotes on one line, cut where long; `None`, so that it is withheld, where it is or resembles a secret: a JSON object (or what
 /// is left of one), a key, an address with a user's name and password in it.
-fn show(variable: &str, value: &str) -> String {
+pub(super) fn show(variable: &str, value: &str) -> Option<String> {
     let opens_an_object = || value.split('{').skip(1).any(|inside| inside.trim_start().starts_with('"'));
     let resembles_a_secret =
         value.contains("PRIVATE KEY") || value.contains("\":") || value.contains('@') || opens_an_object();
     if WITHHELD.contains(&variable) || resembles_a_secret {
-        return String::from("set to something that is not shown here");
+        return None;
     }
-    match value.char_indices().nth(SHOWN) {
+    Some(match value.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{:?} and more", &value[..end]),
         None => format!("{value:?}"),
-    }
+    })
 }
 
-/// All that is wrong with the environment; at least one fault.
+/// All that is wrong with the environment; at least one fault. Whose run it would have been is told as far as it could be
+/// read, so that the run's record can say it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Faults {
-    faults: Vec<Fault>,
-    warnings: Vec<String>,
+    pub(super) faults: Vec<Fault>,
+    pub(super) warnings: Vec<String>,
+    pub(super) operation: Operation,
+    pub(super) job_name: Option<String>,
 }
 
 impl Faults {
-    pub(super) fn new(faults: Vec<Fault>, warnings: Vec<String>) -> Self {
-        Self { faults, warnings }
+    /// What `OPERATION` says; its default where that is wrong itself.
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    /// What `JOB_NAME` says, if anything, and rightly.
+    pub fn job_name(&self) -> Option<&str> {
+        self.job_name.as_deref()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Fault> {

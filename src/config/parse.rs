@@ -132,7 +132,7 @@ pub fn config(environment: Environment, container: Option<ByteSize>) -> Result<C
             log,
             warnings,
         }),
-        _ => Err(Faults::new(faults, warnings)),
+        _ => Err(Faults { faults, warnings, operation, job_name }),
     }
 }
 

@@ -155,7 +155,7 @@ variables! {
     }
 }
 
-/// Variables of the contract that this version does not act on. Setting one is a fault: to ignore `DONE_FILE` would be
+/// Variables whose meaning is settled, that this version does not act on. Setting one is a fault: to ignore `DONE_FILE` would be
 /// to deliver files that are not done.
 pub const LATER: &[&str] = &[
     "MIN_AGE",

@@ -55,7 +55,7 @@ fn the_samples_five_variables_are_enough() {
 }
 
 #[test]
-fn defaults_are_those_of_the_contract() {
+fn defaults_are_those_of_the_readme() {
     let config = config(&[]);
     assert_eq!(config.operation, Operation::Retrieve);
     assert!(matches!(config.secret, SecretSource::SecretsManager { ref stages, .. } if *stages == ["AWSCURRENT"]));
@@ -153,6 +153,14 @@ fn every_fault_is_reported_at_once_and_each_on_its_own_line() {
 }
 
 #[test]
+fn faults_tell_whose_run_it_would_have_been() {
+    let known = faults(&[("OPERATION", "TEST"), ("JOB_NAME", "nightly"), ("PORT", "x")]);
+    assert_eq!((known.operation(), known.job_name()), (Operation::Test, Some("nightly")));
+    let unknown = faults(&[("OPERATION", "GUESS"), ("JOB_NAME", "a/b")]);
+    assert_eq!((unknown.operation(), unknown.job_name()), (Operation::Retrieve, None));
+}
+
+#[test]
 fn every_parsed_variable_of_the_table_can_be_wrong() {
     // What only text can be wrong in is covered above; here a variable that nobody parses would show.
     let unparsed: Vec<_> = table::variables()
@@ -217,6 +225,12 @@ fn no_secret_is_in_what_is_shown_of_a_configuration() {
     let config = config(&[("SECRET_NAME", ""), ("SECRET_JSON", "{\"Password\":\"hunter2\"}")]);
     assert!(!format!("{config:?} {:?}", config.describe()).contains("hunter2"));
     assert!(config.describe().contains(&("SECRET_JSON", String::from("(set)"))));
+    // A valid glob.
+    let misplaced = self::config(&[("INCLUDE", "{\"Password\":\"hunter2\"}")]).summary();
+    assert!(
+        !misplaced.contains("hunter2") && misplaced.contains("BUCKET=\"") && !misplaced.contains('\n'),
+        "{misplaced}"
+    );
 }
 
 #[test]

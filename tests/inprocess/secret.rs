@@ -148,6 +148,8 @@ async fn every_fault_of_the_environment_is_told_at_once_and_nothing_is_contacted
     let run = world
         .run("/out")
         .without("BUCKET")
+        .env("OPERATION", "TEST")
+        .env("JOB_NAME", "nightly")
         .env("PORT", "70000")
         .env("RECURSIVE", "perhaps")
         .env("PART_SIZE", "4MiB")
@@ -157,5 +159,6 @@ async fn every_fault_of_the_environment_is_told_at_once_and_nothing_is_contacted
     for variable in ["BUCKET", "PORT", "RECURSIVE", "PART_SIZE", "SECRET_NAME"] {
         assert!(finished.show().contains(variable), "{variable}\n{}", finished.show());
     }
+    assert_eq!((&finished.run()["operation"], &finished.run()["connector-id"]), (&"TEST".into(), &"nightly".into()));
     assert_eq!(crate::inprocess::sftp::Stats::read(&world.sftp.stats().connections), 0);
 }
