@@ -29,7 +29,7 @@ pub use fault::{Fault, Faults};
 pub use help::help;
 pub use log::{LogFormat, LogSettings, OWN_CRATES, granted_level};
 pub use table::{GROUPS, Group, Variable, WhenUnset};
-pub(crate) use values::host as parse_host;
+pub(crate) use values::{host as parse_host, username as parse_username};
 
 /// A run, as configured. Nothing below this module reads the environment.
 #[derive(Debug, Clone)]

@@ -14,11 +14,14 @@ use crate::config::{HostKeyCheck, SftpSettings};
 use crate::remote::{DEFAULT_PORT, Endpoint, HostKeyPolicy, TrustedHostKey, private_key};
 
 pub use crate::remote::{Credentials, PrivateKey};
-pub use error::SecretError;
+use fields::{HOST, PASSWORD, PORT, PRIVATE_KEY, TRUSTED_HOST_KEYS, USERNAME};
+
+pub use error::{FieldFault, FieldFaults, SecretError};
 pub use secrets_manager::SecretsManager;
 pub use versions::{Version, Versions};
 
-/// The secret's JSON, read: every part optional until it is resolved with the configuration.
+/// The secret's JSON, read: every part optional until it is resolved with the configuration, and so is what could not be
+/// read.
 #[derive(Debug, Clone, Default)]
 pub struct Secret {
     pub host: Option<String>,
@@ -29,33 +32,41 @@ pub struct Secret {
     pub private_key_passphrase: Option<SecretString>,
     pub trusted_host_keys: Vec<TrustedHostKey>,
     pub archive_password: Option<SecretString>,
+    /// Fields that could not be read, and are empty above.
+    faults: Vec<FieldFault>,
 }
 
 impl Secret {
-    /// The server and what logs in to it: the environment's word over the secret's. A private key is decoded once to see
-    /// that it can be, since no server should be bothered with one that cannot.
+    /// The server and what logs in to it: the environment's word over the secret's, of which only what is used has to be
+    /// right. A private key is decoded once to see that it can be, since no server should be bothered with one that cannot.
     pub fn resolve(&self, settings: &SftpSettings) -> Result<Endpoint, SecretError> {
-        let host = match (&settings.host, &self.host) {
-            (Some(host), _) => host.clone(),
-            (None, Some(host)) => {
-                crate::config::parse_host(host).map_err(|problem| SecretError::Field { field: "Host", problem })?
-            }
-            (None, None) => return Err(SecretError::Missing { field: "Host", variable: "SFTP_HOST" }),
-        };
-        let username = settings.username.clone().or_else(|| self.username.clone());
-        let username = username.ok_or(SecretError::Missing { field: "Username", variable: "SFTP_USERNAME" })?;
-        if self.password.is_none() && self.private_key.is_none() {
-            return Err(SecretError::NothingToLogInWith);
-        }
         let private_key = self.private_key.clone();
         let private_key = private_key.map(|pem| PrivateKey { pem, passphrase: self.private_key_passphrase.clone() });
-        if let Some(key) = &private_key {
-            private_key::load(key).map_err(|error| SecretError::PrivateKey(error.to_string()))?;
+        let host = settings.host.as_ref().or(self.host.as_ref());
+        let username = settings.username.as_ref().or(self.username.as_ref());
+        let mut faults: Vec<_> = self.faults.iter().filter(|fault| matters(fault, settings)).cloned().collect();
+        let read = |names: &[&str]| !faults.iter().any(|fault| is_of(fault, names));
+        let mut missing = Vec::new();
+        if host.is_none() && read(&HOST) {
+            missing.push(FieldFault::Missing { field: HOST[0], variable: "SFTP_HOST" });
         }
+        if username.is_none() && read(&USERNAME) {
+            missing.push(FieldFault::Missing { field: USERNAME[0], variable: "SFTP_USERNAME" });
+        }
+        if self.password.is_none() && private_key.is_none() && read(&PASSWORD) && read(&PRIVATE_KEY) {
+            missing.push(FieldFault::NothingToLogInWith);
+        }
+        faults.append(&mut missing);
+        if let Some(Err(error)) = private_key.as_ref().map(private_key::load) {
+            faults.push(FieldFault::PrivateKey(error.to_string()));
+        }
+        let (Some(host), Some(username), []) = (host, username, &faults[..]) else {
+            return Err(SecretError::Fields(FieldFaults(faults)));
+        };
         Ok(Endpoint {
-            host,
+            host: host.clone(),
             port: settings.port.or(self.port).unwrap_or(DEFAULT_PORT),
-            credentials: Credentials { username, password: self.password.clone(), private_key },
+            credentials: Credentials { username: username.clone(), password: self.password.clone(), private_key },
             host_keys: match settings.host_key_check {
                 HostKeyCheck::Off => HostKeyPolicy::Off,
                 HostKeyCheck::Strict => {
@@ -67,6 +78,21 @@ impl Secret {
             idle_timeout: settings.idle_timeout,
         })
     }
+}
+
+/// Whether the field is used, or would be: the environment's word stands for some.
+fn matters(fault: &FieldFault, settings: &SftpSettings) -> bool {
+    let replaced = [
+        (&HOST[..], settings.host.is_some()),
+        (&PORT[..], settings.port.is_some()),
+        (&USERNAME[..], settings.username.is_some()),
+        (&TRUSTED_HOST_KEYS[..], settings.trusted_host_keys.is_some() || settings.host_key_check == HostKeyCheck::Off),
+    ];
+    !replaced.iter().any(|(names, replaced)| *replaced && is_of(fault, names))
+}
+
+fn is_of(fault: &FieldFault, names: &[&str]) -> bool {
+    matches!(fault, FieldFault::Wrong { field, .. } if names.contains(field))
 }
 
 #[cfg(test)]
@@ -145,6 +171,42 @@ mod tests {
         let message = resolve(secret, &[]).expect_err("no host name").to_string();
         assert!(message.contains("Host") && message.contains("scheme") && !message.contains("hunter2"), "{message}");
         assert!(resolve(secret, &[("SFTP_HOST", "h")]).is_ok());
+    }
+
+    #[test]
+    fn every_fault_of_a_secret_is_told_at_once() {
+        let secret = r#"{"Host": 1, "Port": "x", "Username": "a\nb", "Password": ["hunter2"], "PrivateKey": "hunter2",
+            "TrustedHostKeys": "hunter2", "ArchivePassword": 2}"#;
+        let message = resolve(secret, &[]).expect_err(secret).to_string();
+        for field in ["Host", "Port", "Username", "Password", "PrivateKey", "TrustedHostKeys", "ArchivePassword"] {
+            assert_eq!(
+                message.split("; ").filter(|fault| fault.starts_with(&format!("{field} "))).count(),
+                1,
+                "{message}"
+            );
+        }
+        assert!(!message.contains("hunter2") && !message.contains("has no") && !message.contains('\n'), "{message}");
+        let message = resolve("{}", &[]).expect_err("all is missing").to_string();
+        assert!(["SFTP_HOST", "SFTP_USERNAME", "neither"].iter().all(|word| message.contains(word)), "{message}");
+    }
+
+    #[test]
+    fn a_field_that_the_environment_replaces_may_be_wrong() {
+        let secret = r#"{"Host": "h", "Username": "u", "Password": "p", "FIELD": ["x"]}"#;
+        for (field, (variable, value)) in [
+            ("Host", ("SFTP_HOST", "h")),
+            ("SFTP_TEST_SERVER_HOST", ("SFTP_HOST", "h")),
+            ("Port", ("PORT", "22")),
+            ("Username", ("SFTP_USERNAME", "u")),
+            ("TrustedHostKeys", ("TRUSTED_HOST_KEYS", FINGERPRINT)),
+            ("TrustedHostKeys", ("HOST_KEY_CHECK", "off")),
+        ] {
+            let secret = secret.replace(&format!(r#""{field}": "#), r#""other": "#).replace("FIELD", field);
+            let secret = if field.ends_with("HOST") { secret.replace("\"Host\"", "\"other\"") } else { secret };
+            assert!(resolve(&secret, &[(variable, value)]).is_ok(), "{secret} with {variable}");
+            let message = resolve(&secret, &[]).expect_err(&secret).to_string();
+            assert!(message.starts_with(&format!("{field} of the secret is wrong")), "{message}");
+        }
     }
 
     #[test]

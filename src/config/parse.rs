@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use super::environment::Environment;
 use super::fault::{Fault, Faults};
 use super::table::{Setting, Settings, WhenUnset};
-use super::values::{self, boolean, duration, host, job_name, list, number, one_of, size, word};
+use super::values::{self, boolean, duration, host, job_name, list, number, one_of, size, username, word};
 use super::{
     Config, EngineKind, HostKeyCheck, LogSettings, ObjectAttributes, Operation, SecretSource, SftpSettings,
     UnpackSettings, UploadSettings,
@@ -229,15 +229,6 @@ fn sftp(read: &mut Reading, settings: &Settings) -> SftpSettings {
         ));
     }
     sftp
-}
-
-/// What the server is told, as it is: SSH sets no limits but that of a line here.
-fn username(text: &str) -> Result<String, &'static str> {
-    if text.chars().any(char::is_control) {
-        Err("a user's name holds no control characters")
-    } else {
-        Ok(text.to_owned())
-    }
 }
 
 fn trusted_host_keys(text: &str) -> Result<Vec<TrustedHostKey>, String> {

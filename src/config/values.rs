@@ -150,6 +150,15 @@ pub fn host(text: &str) -> Result<String, String> {
     Ok(bare.to_owned())
 }
 
+/// What the server is told, as it is: SSH sets no limits but that of a line here. Also reads the secret's `Username`.
+pub fn username(text: &str) -> Result<String, &'static str> {
+    if text.chars().any(char::is_control) {
+        Err("a user's name holds no control characters")
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
 /// An IPv6 address, with or without a zone (`fe80::1%eth0`).
 fn is_ipv6(text: &str) -> bool {
     let address = text.split_once('%').map_or(text, |(address, _)| address);

@@ -3,17 +3,21 @@
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
-use super::{Secret, SecretError};
+use super::{FieldFault, Secret, SecretError};
+use crate::config::{parse_host, parse_username};
 use crate::remote::TrustedHostKey;
 
 /// Where a secret has both, the connector's name counts. The first of each is the one that messages use.
-const HOST: [&str; 2] = ["Host", "SFTP_TEST_SERVER_HOST"];
-const USERNAME: [&str; 2] = ["Username", "SFTP_TEST_SERVER_USERNAME"];
-const PASSWORD: [&str; 2] = ["Password", "SFTP_TEST_SERVER_PASSWORD"];
+pub const HOST: [&str; 2] = ["Host", "SFTP_TEST_SERVER_HOST"];
+pub const PORT: [&str; 1] = ["Port"];
+pub const USERNAME: [&str; 2] = ["Username", "SFTP_TEST_SERVER_USERNAME"];
+pub const PASSWORD: [&str; 2] = ["Password", "SFTP_TEST_SERVER_PASSWORD"];
+pub const PRIVATE_KEY: [&str; 1] = ["PrivateKey"];
+pub const TRUSTED_HOST_KEYS: [&str; 1] = ["TrustedHostKeys"];
 
 impl Secret {
     /// Reads the JSON. Empty strings and `null` count as absent, unknown names are passed over. Whether what is there is
-    /// enough is for [`resolve`](Self::resolve) to say.
+    /// enough, and whether a field that cannot be read matters, is for [`resolve`](Self::resolve) to say.
     pub fn parse(json: &str) -> Result<Self, SecretError> {
         // Windows editors begin a file with a byte order mark, which JSON has no place for.
         let json = json.strip_prefix('\u{feff}').unwrap_or(json);
@@ -24,20 +28,31 @@ impl Secret {
             Value::Object(fields) => fields,
             other => return Err(SecretError::NotAnObject(kind(other))),
         };
+        let mut faults = Vec::new();
+        let read = &mut faults;
         Ok(Self {
-            host: first_text(fields, HOST)?,
-            port: port(fields)?,
-            username: first_text(fields, USERNAME)?,
-            password: first_text(fields, PASSWORD)?.map(SecretString::from),
-            private_key: text(fields, "PrivateKey")?.map(SecretString::from),
-            private_key_passphrase: text(fields, "PrivateKeyPassphrase")?.map(SecretString::from),
-            trusted_host_keys: trusted_host_keys(fields)?,
-            archive_password: text(fields, "ArchivePassword")?.map(SecretString::from),
+            host: or_fault(read, host(fields)),
+            port: or_fault(read, port(fields)),
+            username: or_fault(read, username(fields)),
+            password: or_fault(read, first_text(fields, PASSWORD)).map(|(_, text)| SecretString::from(text)),
+            private_key: or_fault(read, text(fields, PRIVATE_KEY[0])).map(SecretString::from),
+            private_key_passphrase: or_fault(read, text(fields, "PrivateKeyPassphrase")).map(SecretString::from),
+            trusted_host_keys: or_fault(read, trusted_host_keys(fields)),
+            archive_password: or_fault(read, text(fields, "ArchivePassword")).map(SecretString::from),
+            faults,
         })
     }
 }
 
-fn text(fields: &Map<String, Value>, field: &'static str) -> Result<Option<String>, SecretError> {
+/// What was read; nothing, where there was a fault.
+fn or_fault<T: Default>(faults: &mut Vec<FieldFault>, read: Result<T, FieldFault>) -> T {
+    read.unwrap_or_else(|fault| {
+        faults.push(fault);
+        T::default()
+    })
+}
+
+fn text(fields: &Map<String, Value>, field: &'static str) -> Result<Option<String>, FieldFault> {
     match fields.get(field) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
@@ -45,14 +60,34 @@ fn text(fields: &Map<String, Value>, field: &'static str) -> Result<Option<Strin
     }
 }
 
-fn first_text(fields: &Map<String, Value>, names: [&'static str; 2]) -> Result<Option<String>, SecretError> {
-    let [ours, samples] = names;
-    Ok(text(fields, ours)?.or(text(fields, samples)?))
+/// With the name that it was found under.
+fn first_text(
+    fields: &Map<String, Value>,
+    names: [&'static str; 2],
+) -> Result<Option<(&'static str, String)>, FieldFault> {
+    for name in names {
+        if let Some(text) = text(fields, name)? {
+            return Ok(Some((name, text)));
+        }
+    }
+    Ok(None)
+}
+
+/// By the rules of `SFTP_HOST`.
+fn host(fields: &Map<String, Value>) -> Result<Option<String>, FieldFault> {
+    let Some((name, text)) = first_text(fields, HOST)? else { return Ok(None) };
+    parse_host(&text).map(Some).map_err(|problem| wrong(name, problem))
+}
+
+/// By the rules of `SFTP_USERNAME`.
+fn username(fields: &Map<String, Value>) -> Result<Option<String>, FieldFault> {
+    let Some((name, text)) = first_text(fields, USERNAME)? else { return Ok(None) };
+    parse_username(&text).map(Some).map_err(|problem| wrong(name, problem))
 }
 
 /// A number, or a string that holds one, as consoles make of it.
-fn port(fields: &Map<String, Value>) -> Result<Option<u16>, SecretError> {
-    const FIELD: &str = "Port";
+fn port(fields: &Map<String, Value>) -> Result<Option<u16>, FieldFault> {
+    const FIELD: &str = PORT[0];
     let port = match fields.get(FIELD) {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::String(text)) if text.is_empty() => return Ok(None),
@@ -65,8 +100,8 @@ fn port(fields: &Map<String, Value>) -> Result<Option<u16>, SecretError> {
 }
 
 /// One string, which may hold several keys, or an array of such strings.
-fn trusted_host_keys(fields: &Map<String, Value>) -> Result<Vec<TrustedHostKey>, SecretError> {
-    const FIELD: &str = "TrustedHostKeys";
+fn trusted_host_keys(fields: &Map<String, Value>) -> Result<Vec<TrustedHostKey>, FieldFault> {
+    const FIELD: &str = TRUSTED_HOST_KEYS[0];
     let Some(Value::Array(items)) = fields.get(FIELD) else {
         let text = text(fields, FIELD);
         let text = text.map_err(|_| wrong(FIELD, "it has to be a string or an array of strings"))?;
@@ -80,15 +115,15 @@ fn trusted_host_keys(fields: &Map<String, Value>) -> Result<Vec<TrustedHostKey>,
     Ok(keys)
 }
 
-fn parse_keys(field: &'static str, text: &str) -> Result<Vec<TrustedHostKey>, SecretError> {
+fn parse_keys(field: &'static str, text: &str) -> Result<Vec<TrustedHostKey>, FieldFault> {
     TrustedHostKey::parse_list(text).map_err(|faults| {
         let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
         wrong(field, faults.join("; "))
     })
 }
 
-fn wrong(field: &'static str, problem: impl Into<String>) -> SecretError {
-    SecretError::Field { field, problem: problem.into() }
+fn wrong(field: &'static str, problem: impl Into<String>) -> FieldFault {
+    FieldFault::Wrong { field, problem: problem.into() }
 }
 
 /// What a JSON value is, without what it says.
@@ -108,6 +143,7 @@ mod tests {
     use proptest::prelude::*;
     use secrecy::ExposeSecret;
 
+    use super::super::error::FieldFaults;
     use super::*;
 
     const ED25519: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
@@ -117,8 +153,15 @@ mod tests {
         Secret::parse(json).unwrap_or_else(|error| panic!("{json}: {error}"))
     }
 
+    /// Of the whole, or of its one field.
     fn error(json: &str) -> String {
-        Secret::parse(json).expect_err(json).to_string()
+        match Secret::parse(json) {
+            Err(error) => error.to_string(),
+            Ok(secret) => match &secret.faults[..] {
+                [fault] => fault.to_string(),
+                faults => panic!("{json}: {faults:?}"),
+            },
+        }
     }
 
     fn exposed(secret: Option<&SecretString>) -> Option<&str> {
@@ -178,6 +221,8 @@ mod tests {
             (r#"{"Password": ["hunter2"]}"#, "Password"),
             (r#"{"SFTP_TEST_SERVER_PASSWORD": {"x": "hunter2"}}"#, "SFTP_TEST_SERVER_PASSWORD"),
             (r#"{"Username": 47110815}"#, "Username"),
+            (r#"{"Username": "hunter2\n"}"#, "Username"),
+            (r#"{"SFTP_TEST_SERVER_HOST": "sftp://hunter2"}"#, "SFTP_TEST_SERVER_HOST"),
             (r#"{"PrivateKey": 47110815}"#, "PrivateKey"),
             (r#"{"PrivateKeyPassphrase": true}"#, "PrivateKeyPassphrase"),
             (r#"{"ArchivePassword": 47110815}"#, "ArchivePassword"),
@@ -223,7 +268,7 @@ mod tests {
             ];
             let fields: Map<_, _> = values.into_iter().map(|(name, value)| (NAMES[name].to_owned(), value)).collect();
             let shown = match Secret::parse(&Value::from(fields).to_string()) {
-                Ok(secret) => format!("{secret:?}"),
+                Ok(secret) => format!("{secret:?} {}", FieldFaults(secret.faults.clone())),
                 Err(error) => format!("{error} {error:?}"),
             };
             prop_assert!(!shown.contains("hunter2"), "{}", shown);
