@@ -13,7 +13,7 @@ use crate::remote::pool::Pool;
 use crate::remote::russh::RusshEngine;
 use crate::remote::{Endpoint, Engine, Error, Kind};
 use crate::retry::Retry;
-use crate::secret::{Version, Versions};
+use crate::secret::{Secret, Version, Versions};
 
 /// A server that is connected to, and what else the secret held.
 pub struct Connected {
@@ -38,33 +38,42 @@ pub struct NotConnected {
 /// [`Exit::Secret`], [`Exit::Unreachable`], [`Exit::HostKey`], or [`Exit::Auth`] where every version was refused.
 pub async fn connect(config: &Config, sdk: &SdkConfig, retry: &Retry) -> Result<Connected, NotConnected> {
     let mut versions = Versions::new(&config.secret, sdk);
-    let mut refused = None;
+    let mut why_not = None;
     while let Some(version) = versions.next().await {
-        let Version { label, secret } = version.map_err(|error| no_secret(&error, None))?;
-        let endpoint = secret.resolve(&config.sftp).map_err(|error| no_secret(&error, None))?;
-        let engine = engine(config.sftp.engine, &endpoint)?;
-        match Pool::open(engine, config.sftp.connections, retry.clone()).await {
-            Ok(pool) => return Ok(Connected { pool, endpoint, archive_password: secret.archive_password }),
-            Err(error) => {
-                let failed = NotConnected {
-                    exit: exit_of(&error),
-                    message: error.to_string(),
-                    endpoint: Some(Box::new(endpoint)),
-                };
-                if error.kind != Kind::Auth {
-                    return Err(failed);
-                }
-                tracing::warn!(secret = label, error = %error, "the server refused the login");
-                refused = Some(failed);
-            }
+        let tried = match version {
+            Ok(Version { label, secret }) => (label, connect_with(config, secret, retry).await),
+            Err(error) => ("the secret".to_owned(), Err(no_secret(&error, None))),
+        };
+        let (label, failed) = match tried {
+            (_, Ok(connected)) => return Ok(connected),
+            (label, Err(failed)) => (label, failed),
+        };
+        // Another version may have another login, and nothing else that would help.
+        if !matches!(failed.exit, Exit::Auth | Exit::Secret) {
+            return Err(failed);
+        }
+        tracing::warn!(secret = label, error = failed.message, "this version of the secret does not log in");
+        // That the server refused one says more than that another could not be read.
+        if why_not.as_ref().is_none_or(|before: &NotConnected| before.exit == Exit::Secret) {
+            why_not = Some(failed);
         }
     }
-    // There was a version, or the reason why there was none: one of them has been returned or kept.
-    Err(refused.unwrap_or_else(|| NotConnected {
+    Err(why_not.unwrap_or_else(|| NotConnected {
         exit: Exit::Secret,
         message: "the secret has no version to log in with; check SECRET_VERSION_STAGES".to_owned(),
         endpoint: None,
     }))
+}
+
+async fn connect_with(config: &Config, secret: Secret, retry: &Retry) -> Result<Connected, NotConnected> {
+    let endpoint = secret.resolve(&config.sftp).map_err(|error| no_secret(&error, None))?;
+    let engine = engine(config.sftp.engine, &endpoint)?;
+    match Pool::open(engine, config.sftp.connections, retry.clone()).await {
+        Ok(pool) => Ok(Connected { pool, endpoint, archive_password: secret.archive_password }),
+        Err(error) => {
+            Err(NotConnected { exit: exit_of(&error), message: error.to_string(), endpoint: Some(Box::new(endpoint)) })
+        }
+    }
 }
 
 fn no_secret(error: &impl std::fmt::Display, endpoint: Option<&Endpoint>) -> NotConnected {

@@ -4,10 +4,12 @@
 //! `transfer` (`store`) → `report` → `exit`. Nothing below `config` reads the environment, and nothing but `main` ends the
 //! process. `ARCHITECTURE.md` is the map.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
+use futures::FutureExt as _;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
@@ -43,8 +45,6 @@ pub mod units;
 
 /// A stopped run's last record is given up after this, where nobody reads stdout.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Any other run's.
-const UNHURRIED: Duration = Duration::from_secs(600);
 
 /// Runs one operation to its end, writes its records, and says how it ended.
 ///
@@ -63,16 +63,23 @@ pub async fn run(config: Config, records: Records, terminal: Terminal, shutdown:
     );
     tracing::debug!(settings = config.summary(), "as configured");
     let out_of_time = shutdown.grace_is_over(config.stop_grace - (2 * LAST_WORDS).min(config.stop_grace / 4));
+    let operation = AssertUnwindSafe(operate(&config, &mut identity, &records, &terminal, &shutdown)).catch_unwind();
     let (outcome, steps) = tokio::select! {
         biased;
         // The records of files that were still under way are lost; the last one is not.
-        () = out_of_time => (run::stopped(&shutdown), Vec::new()),
-        ended = operate(&config, &mut identity, &records, &terminal, &shutdown) => ended,
+        () = out_of_time => (run::stopped(&shutdown, records.totals()), Vec::new()),
+        ended = operation => ended.unwrap_or_else(|_| {
+            let message = "a fault of the program: please report it with the log".to_owned();
+            (Outcome { exit: Exit::Internal, totals: records.totals(), message: Some(message) }, Vec::new())
+        }),
     };
     log_end(&outcome);
-    // A stopped run has little time left; another waits for whoever reads its records.
-    let patience = if shutdown.cause().is_some() { LAST_WORDS.min(config.stop_grace / 8) } else { UNHURRIED };
-    records.finish(&identity, &outcome, &steps, patience).await;
+    tokio::select! {
+        () = records.finish(&identity, &outcome, &steps) => {}
+        () = shutdown.grace_is_over(LAST_WORDS.min(config.stop_grace / 8)) => {
+            tracing::error!("nobody reads stdout; the last records are missing from it");
+        }
+    }
     outcome.exit
 }
 
@@ -88,7 +95,7 @@ pub async fn refuse(faults: &config::Faults, records: Records) -> Exit {
         url: String::new(),
         start: Utc::now(),
     };
-    records.finish(&identity, &outcome, &[], UNHURRIED).await;
+    records.finish(&identity, &outcome, &[]).await;
     outcome.exit
 }
 
@@ -104,7 +111,7 @@ async fn operate(
     let store = Arc::new(S3Store::new(&sdk, config.bucket.clone(), &config.upload, config.max_attempts.get()));
     let connected = tokio::select! {
         biased;
-        () = shutdown.token().cancelled() => return (run::stopped(shutdown), Vec::new()),
+        () = shutdown.token().cancelled() => return (run::stopped(shutdown, records.totals()), Vec::new()),
         connected = connect::connect(config, &sdk, &retry) => connected,
     };
     let endpoint = connected.as_ref().map_or_else(|error| error.endpoint.as_deref(), |open| Some(&open.endpoint));
@@ -116,13 +123,11 @@ async fn operate(
     }
     match config.operation {
         Operation::Test => {
-            let test = probe::test(config, connected, store, &retry, identity);
-            let findings = tokio::select! {
-                biased;
-                () = shutdown.token().cancelled() => return (run::stopped(shutdown), Vec::new()),
-                findings = test => findings,
-            };
-            (findings.outcome(), findings.steps)
+            let findings = probe::test(config, connected, store, &retry, identity, shutdown).await;
+            match shutdown.cause() {
+                Some(_) => (run::stopped(shutdown, records.totals()), findings.steps),
+                None => (findings.outcome(), findings.steps),
+            }
         }
         Operation::Retrieve => match connected {
             Err(error) => (Outcome::early(error.exit, error.message), Vec::new()),
@@ -135,11 +140,10 @@ async fn operate(
 }
 
 fn identity(config: &Config) -> RunIdentity {
-    let host = config.sftp.host.as_deref().unwrap_or_default();
-    let port = config.sftp.port.unwrap_or(remote::DEFAULT_PORT);
     RunIdentity {
         operation: config.operation.name(),
-        connector_id: config.job_name.clone().unwrap_or_else(|| job_hash(host, port, config)),
+        // Its hash follows once the secret has told the host.
+        connector_id: config.job_name.clone().unwrap_or_else(|| "unknown".to_owned()),
         transfer_id: Uuid::now_v7().to_string(),
         bucket: config.bucket.clone(),
         url: String::new(),

@@ -13,6 +13,10 @@ use crate::select::{Rules, SkipReason};
 
 /// Directories and link targets asked for at once.
 const AT_ONCE: usize = 16;
+/// Entries of one run. More than this is a server gone wrong: a tree without an end, or one listing that never stops.
+const MOST_ENTRIES: usize = 10_000_000;
+/// Bytes of a path; longer ones cannot be opened anywhere, and end a tree without an end.
+const LONGEST_PATH: usize = 4096;
 /// Most links to directories on one path.
 const MOST_LINKS: usize = 8;
 
@@ -32,8 +36,18 @@ pub struct Listing {
     pub entries: Vec<Entry>,
     /// Links that lead nowhere useful.
     pub skipped: Vec<(RemotePath, SkipReason)>,
-    /// Subdirectories that could not be read: their paths, and why.
-    pub unreadable: Vec<(RemotePath, Error)>,
+    /// What could not be looked into.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// A subdirectory that could not be listed, or a link whose target could not be looked at.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {error}")]
+pub struct Unreadable {
+    /// Relative to the listed directory.
+    pub path: RemotePath,
+    pub kind: FileKind,
+    pub error: Error,
 }
 
 /// Lists `root`, and the subdirectories that `rules` descend into.
@@ -55,18 +69,26 @@ pub async fn list(pool: &Pool, retry: &Retry, root: &RemotePath, rules: &Rules) 
         match result {
             Ok(found) => {
                 listing.entries.extend(found.entries);
+                if listing.entries.len() > MOST_ENTRIES {
+                    let message =
+                        format!("the server lists more than {MOST_ENTRIES} files; narrow the run down with EXCLUDE");
+                    return Err(Error::new(Kind::Failed, message));
+                }
                 listing.skipped.extend(found.skipped);
+                listing.unreadable.extend(found.unreadable);
                 waiting.extend(found.directories);
             }
-            Err(error) if directory.is_root() || matches!(error.kind, Kind::Lost | Kind::Unreachable) => {
-                return Err(error);
+            Err(error) if directory.is_root() || !is_of_one_path(&error) => return Err(error),
+            Err(error) => {
+                listing.unreadable.push(Unreadable { path: directory.path, kind: FileKind::Directory, error });
             }
-            Err(error) => listing.unreadable.push((directory.path, error)),
         }
     }
     listing.entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    // A directory that changes while it is read may tell a name twice.
+    listing.entries.dedup_by(|a, b| a.path == b.path);
     listing.skipped.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-    listing.unreadable.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    listing.unreadable.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     Ok(listing)
 }
 
@@ -75,13 +97,15 @@ pub async fn list(pool: &Pool, retry: &Retry, root: &RemotePath, rules: &Rules) 
 struct Directory {
     /// Relative to the root; empty for the root.
     path: RemotePath,
-    /// The server's own paths of the directories that links on this path lead to.
-    targets: Vec<RemotePath>,
+    /// Links on this path.
+    links: usize,
+    /// The server's own paths of the directories that hold those links, and of those that they lead to.
+    passed: Vec<RemotePath>,
 }
 
 impl Directory {
     fn root() -> Self {
-        Self { path: RemotePath::new(Vec::new()), targets: Vec::new() }
+        Self { path: RemotePath::new(Vec::new()), links: 0, passed: Vec::new() }
     }
 
     fn is_root(&self) -> bool {
@@ -94,6 +118,7 @@ impl Directory {
 struct Found {
     entries: Vec<Entry>,
     skipped: Vec<(RemotePath, SkipReason)>,
+    unreadable: Vec<Unreadable>,
     directories: Vec<Directory>,
 }
 
@@ -116,15 +141,20 @@ impl Walk<'_> {
         let mut unclear = Vec::new();
         for name in names {
             let path = directory.path.join(&name.name);
+            if path.as_bytes().len() > LONGEST_PATH {
+                let error = Error::new(Kind::Failed, format!("the path is longer than {LONGEST_PATH} bytes"));
+                found.unreadable.push(Unreadable { path, kind: name.attributes.kind, error });
+                continue;
+            }
             match name.attributes.kind {
                 FileKind::Directory => {
                     if self.rules.descends_into(&path) {
-                        found.directories.push(Directory { path, targets: directory.targets.clone() });
+                        found.directories.push(Directory { path, ..directory.clone() });
                     }
                 }
                 // Without a size or a kind the listing is not enough to read the file by: the server is asked.
                 FileKind::Symlink | FileKind::Unknown => unclear.push(Entry { path, attributes: name.attributes }),
-                FileKind::File if name.attributes.size.is_none() => {
+                FileKind::File if name.attributes.size.is_none() || name.attributes.mtime.is_none() => {
                     unclear.push(Entry { path, attributes: name.attributes });
                 }
                 FileKind::File | FileKind::Special => found.entries.push(Entry { path, attributes: name.attributes }),
@@ -137,6 +167,7 @@ impl Walk<'_> {
                 Target::Entry(entry) => found.entries.push(entry),
                 Target::Directory(directory) => found.directories.push(directory),
                 Target::Skipped(path, reason) => found.skipped.push((path, reason)),
+                Target::Unreadable(unreadable) => found.unreadable.push(unreadable),
             }
         }
         Ok(found)
@@ -159,13 +190,7 @@ impl Walk<'_> {
         let stat = |_| async { self.pool.lease().await?.stat(&absolute).await };
         let attributes = match self.retry.run(Error::may_pass, stat).await {
             Ok(attributes) => attributes,
-            Err(error) if matches!(error.kind, Kind::NotFound | Kind::Denied | Kind::Failed) => {
-                return Ok(match listed.kind {
-                    FileKind::Symlink => Target::Skipped(path, SkipReason::LinkDangling),
-                    _ => Target::Entry(Entry { path, attributes: listed }),
-                });
-            }
-            Err(error) => return Err(error),
+            Err(error) => return self.not_followed(path, listed, error),
         };
         if attributes.kind != FileKind::Directory {
             return Ok(Target::Entry(Entry { path, attributes }));
@@ -173,20 +198,37 @@ impl Walk<'_> {
         if !self.rules.descends_into(&path) {
             return Ok(Target::Skipped(path, SkipReason::Directory));
         }
-        let canonicalize = |_| async { self.pool.lease().await?.canonicalize(&absolute).await };
-        let target = self.retry.run(Error::may_pass, canonicalize).await?;
-        let here = self.retry.run(Error::may_pass, |_| async {
-            self.pool.lease().await?.canonicalize(&self.absolute(&directory.path)).await
-        });
-        let loops = is_within(&here.await?, &target)
-            || directory.targets.contains(&target)
-            || directory.targets.len() >= MOST_LINKS;
-        if loops {
+        let resolved = async {
+            let target = self.canonical(&absolute).await?;
+            let here = self.canonical(&self.absolute(&directory.path)).await?;
+            Ok((here, target))
+        };
+        let (here, target) = match resolved.await {
+            Ok(resolved) => resolved,
+            Err(error) => return self.not_followed(path, listed, error),
+        };
+        let loops = is_within(&here, &target) || directory.passed.iter().any(|passed| is_within(passed, &target));
+        if loops || directory.links >= MOST_LINKS {
             return Ok(Target::Skipped(path, SkipReason::LinkLoop));
         }
-        let mut targets = directory.targets.clone();
-        targets.push(target);
-        Ok(Target::Directory(Directory { path, targets }))
+        let passed = directory.passed.iter().cloned().chain([here, target]).collect();
+        Ok(Target::Directory(Directory { path, links: directory.links + 1, passed }))
+    }
+
+    /// What becomes of an entry that could not be looked at.
+    fn not_followed(&self, path: RemotePath, listed: Attributes, error: Error) -> Result<Target, Error> {
+        match (listed.kind, error.kind) {
+            _ if !is_of_one_path(&error) => Err(error),
+            (FileKind::Symlink, Kind::NotFound) => Ok(Target::Skipped(path, SkipReason::LinkDangling)),
+            // What POSIX calls ELOOP has no status of its own.
+            (FileKind::Symlink, Kind::Failed) => Ok(Target::Skipped(path, SkipReason::LinkLoop)),
+            (FileKind::Symlink, _) => Ok(Target::Unreadable(Unreadable { path, kind: FileKind::Symlink, error })),
+            _ => Ok(Target::Entry(Entry { path, attributes: listed })),
+        }
+    }
+
+    async fn canonical(&self, path: &RemotePath) -> Result<RemotePath, Error> {
+        self.retry.run(Error::may_pass, |_| async { self.pool.lease().await?.canonicalize(path).await }).await
     }
 
     fn absolute(&self, path: &RemotePath) -> RemotePath {
@@ -198,6 +240,12 @@ enum Target {
     Entry(Entry),
     Directory(Directory),
     Skipped(RemotePath, SkipReason),
+    Unreadable(Unreadable),
+}
+
+/// Whether an error concerns the path that was asked for, and not the connection.
+fn is_of_one_path(error: &Error) -> bool {
+    matches!(error.kind, Kind::NotFound | Kind::Denied | Kind::Failed)
 }
 
 /// Whether `path` is `ancestor` or lies below it; both as the server's own absolute paths.

@@ -1,6 +1,6 @@
 //! From what was selected to what will be done: the S3 key of each file, and which of them cannot have one. Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 
@@ -35,13 +35,14 @@ pub struct PlannedFile {
 impl PlannedFile {
     /// The object that this file becomes.
     pub fn object(&self) -> NewObject {
-        new_object(self.key.clone(), self.mtime, &self.remote)
+        new_object(self.key.clone(), self.mtime, &self.remote, &self.relative)
     }
 }
 
 /// An object with the metadata that every object has: `mtime` as rclone writes it, and where it came from.
-pub fn new_object(key: ObjectKey, mtime: Option<u32>, source: &RemotePath) -> NewObject {
-    let content_type = mime_guess::from_path(key.as_str()).first_or_octet_stream().to_string();
+/// `name` tells the type.
+pub fn new_object(key: ObjectKey, mtime: Option<u32>, source: &RemotePath, name: &str) -> NewObject {
+    let content_type = mime_guess::from_path(name).first_or_octet_stream().to_string();
     let mtime = mtime.map(|mtime| ("mtime", mtime.to_string()));
     let metadata = mtime.into_iter().chain([("sftp-path", source.percent_encoded())]).collect();
     let mut object = NewObject { key, content_type, metadata };
@@ -67,6 +68,8 @@ pub struct Plan {
     pub files: Vec<PlannedFile>,
     /// Selected files that cannot be transferred, and why.
     pub failed: Vec<(RemotePath, Failure)>,
+    /// Keys that several files map to: nothing may be stored there.
+    pub contested: HashSet<ObjectKey>,
 }
 
 /// The run's part of what a key template sees.
@@ -143,6 +146,7 @@ fn fail_collisions(plan: &mut Plan) {
                     file.key.as_str()
                 );
                 plan.failed.push((file.remote, Failure::new(FailureCode::KeyCollision, message)));
+                plan.contested.insert(file.key);
             }
             _ => plan.files.push(file),
         }

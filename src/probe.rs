@@ -11,6 +11,7 @@ use crate::remote::HostKeyPolicy;
 use crate::report::{Outcome, RunIdentity, Server, Step, Totals};
 use crate::retry::Retry;
 use crate::select::Decision;
+use crate::shutdown::Shutdown;
 use crate::store::{Kind, Store, Upload};
 
 /// The name that the bucket check gives its object; nothing of it stays.
@@ -49,6 +50,7 @@ pub async fn test(
     store: Arc<dyn Store>,
     retry: &Retry,
     run: &RunIdentity,
+    shutdown: &Shutdown,
 ) -> Findings {
     let mut findings = Findings::default();
     match connected {
@@ -65,9 +67,14 @@ pub async fn test(
                 (HostKeyPolicy::Off, None) => "its host key was NOT checked".to_owned(),
             };
             findings.found("connect", format!("logged in to {}; {checked}", endpoint.url()), server);
-            test_directory(&mut findings, config, &connected, retry).await;
+            tokio::select! {
+                biased;
+                () = shutdown.token().cancelled() => return findings,
+                () = test_directory(&mut findings, config, &connected, retry) => {}
+            }
         }
     }
+    // Not given up midway: what it begins it aborts.
     test_bucket(&mut findings, config, store.as_ref(), run).await;
     findings
 }
@@ -85,6 +92,10 @@ async fn test_directory(findings: &mut Findings, config: &Config, connected: &Co
             let selected = listing.entries.iter().filter(taken).count();
             let files = listing.entries.len();
             findings.found("list", format!("{directory} holds {files} files; a run would select {selected}"), None);
+            if let Some(first) = listing.unreadable.first() {
+                let message = format!("{} more could not be read, first {first}", listing.unreadable.len());
+                findings.failed("list", Exit::Partial, message);
+            }
         }
         Err(error) => {
             let message = format!("SFTP_DIRECTORY_PATH {:?} cannot be listed: {error}", config.directory.to_text());
@@ -100,7 +111,7 @@ async fn test_bucket(findings: &mut Findings, config: &Config, store: &dyn Store
         Ok(key) => key,
         Err(failure) => return findings.failed("bucket", Exit::Config, failure.to_string()),
     };
-    let object = plan::new_object(key, None, &PROBE_NAME.into());
+    let object = plan::new_object(key, None, &PROBE_NAME.into(), PROBE_NAME);
     let tried = async {
         let id = store.begin(&object).await?;
         store.abort(&Upload { object: &object, id: &id }).await
@@ -112,6 +123,7 @@ async fn test_bucket(findings: &mut Findings, config: &Config, store: &dyn Store
         Err(error) => {
             let exit = match error.kind {
                 Kind::NoBucket | Kind::Denied => Exit::Destination,
+                Kind::Unavailable => Exit::Unreachable,
                 _ => Exit::Partial,
             };
             findings.failed("bucket", exit, error.to_string());

@@ -2,7 +2,6 @@
 
 use std::io::IsTerminal as _;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -50,9 +49,10 @@ impl Progress {
             async move {
                 loop {
                     let counters = transfer.counters();
-                    let done = counters.files_done.load(Ordering::Relaxed);
+                    let totals = counters.totals();
+                    let done = totals.files_completed + totals.files_failed;
                     bar.set_message(format!("{done}/{files} files"));
-                    bar.set_position(counters.bytes_read.load(Ordering::Relaxed).min(bytes));
+                    bar.set_position(totals.bytes_read.min(bytes));
                     tokio::time::sleep(INTERVAL).await;
                 }
             }

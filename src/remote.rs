@@ -190,15 +190,21 @@ pub enum Kind {
 pub struct Error {
     pub kind: Kind,
     message: String,
+    lasting: bool,
 }
 
 impl Error {
     pub fn new(kind: Kind, message: impl fmt::Display) -> Self {
-        Self { kind, message: message.to_string() }
+        Self { kind, message: message.to_string(), lasting: false }
+    }
+
+    /// The same error, which no further attempt will mend.
+    pub fn lasting(self) -> Self {
+        Self { lasting: true, ..self }
     }
 
     /// Whether the same call may succeed on another connection, or later.
     pub fn may_pass(&self) -> bool {
-        matches!(self.kind, Kind::Unreachable | Kind::Lost | Kind::Failed)
+        !self.lasting && matches!(self.kind, Kind::Unreachable | Kind::Lost | Kind::Failed)
     }
 }

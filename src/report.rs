@@ -7,7 +7,6 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
@@ -144,21 +143,61 @@ pub struct Totals {
     pub bytes_written: u64,
 }
 
+/// Running sums of a run, shared by those who add to them, the progress bar, and the last record of a run that is cut
+/// short.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub files_selected: AtomicU64,
+    pub files_skipped: AtomicU64,
+    pub files_completed: AtomicU64,
+    pub files_failed: AtomicU64,
+    pub objects: AtomicU64,
+    pub bytes_read: AtomicU64,
+    pub bytes_written: AtomicU64,
+}
+
+impl Counters {
+    /// The sums by now.
+    pub fn totals(&self) -> Totals {
+        let now = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Totals {
+            files_selected: now(&self.files_selected),
+            files_completed: now(&self.files_completed),
+            files_failed: now(&self.files_failed),
+            files_skipped: now(&self.files_skipped),
+            objects: now(&self.objects),
+            bytes_read: now(&self.bytes_read),
+            bytes_written: now(&self.bytes_written),
+        }
+    }
+}
+
 /// Numbers file records and sends them to the writer. Clones share both.
 #[derive(Debug, Clone)]
 pub struct Reporter {
     identity: Arc<RunIdentity>,
     next: Arc<AtomicU64>,
+    counters: Arc<Counters>,
     lines: mpsc::Sender<Line>,
 }
 
 impl Reporter {
     pub fn new(identity: RunIdentity, records: &Records) -> Self {
-        Self { identity: Arc::new(identity), next: Arc::new(AtomicU64::new(1)), lines: records.lines.clone() }
+        Self {
+            identity: Arc::new(identity),
+            next: Arc::new(AtomicU64::new(1)),
+            counters: records.counters.clone(),
+            lines: records.lines.clone(),
+        }
     }
 
     pub fn identity(&self) -> &RunIdentity {
         &self.identity
+    }
+
+    /// The run's sums, for whoever adds to them.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
     }
 
     /// Writes one file's record.
@@ -173,6 +212,7 @@ impl Reporter {
 /// Writes lines, in the order in which they were sent, on a thread of its own.
 #[derive(Debug)]
 pub struct Records {
+    counters: Arc<Counters>,
     lines: mpsc::Sender<Line>,
     writer: std::thread::JoinHandle<()>,
 }
@@ -192,20 +232,23 @@ impl Records {
     pub fn start(output: impl Write + Send + 'static) -> io::Result<Self> {
         let (lines, receiver) = mpsc::channel(WAITING);
         let writer = std::thread::Builder::new().name("records".to_owned()).spawn(|| write_lines(output, receiver))?;
-        Ok(Self { lines, writer })
+        Ok(Self { counters: Arc::default(), lines, writer })
+    }
+
+    /// The run's sums by now.
+    pub fn totals(&self) -> Totals {
+        self.counters.totals()
     }
 
     /// Writes the last record, after all that were sent before, and ends the writer. What is sent after it is dropped.
-    /// A reader that takes nothing for `patience` does not get it.
-    pub async fn finish(self, identity: &RunIdentity, outcome: &Outcome, steps: &[Step], patience: Duration) {
+    /// Waits for whoever reads stdout.
+    pub async fn finish(self, identity: &RunIdentity, outcome: &Outcome, steps: &[Step]) {
         let line = last_line(identity, outcome, steps, Utc::now());
-        let last = async {
-            let _ = self.lines.send(Line::Last(line)).await;
-            drop(self.lines);
-            tokio::task::spawn_blocking(move || self.writer.join()).await
-        };
-        if !matches!(tokio::time::timeout(patience, last).await, Ok(Ok(Ok(())))) {
-            tracing::error!("records could not be written to the end; some are missing from stdout");
+        let _ = self.lines.send(Line::Last(line)).await;
+        drop(self.lines);
+        let joined = tokio::task::spawn_blocking(move || self.writer.join()).await;
+        if !matches!(joined, Ok(Ok(()))) {
+            tracing::error!("the thread that writes records failed; records may be missing from stdout");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `OPERATION=RETRIEVE`: list, select, plan, transfer.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -10,11 +11,11 @@ use crate::config::Config;
 use crate::connect::{Connected, exit_of};
 use crate::exit::Exit;
 use crate::failure::{Failure, FailureCode};
-use crate::list::{self, Entry, Listing};
+use crate::list::{self, Entry, Listing, Unreadable};
 use crate::plan::{self, Plan, RunContext};
 use crate::progress::{Progress, Terminal};
 use crate::remote::pool::Pool;
-use crate::remote::{Error, RemotePath};
+use crate::remote::{Error, FileKind, RemotePath};
 use crate::report::{FileRecord, FileResult, Outcome, Reporter, Totals};
 use crate::retry::Retry;
 use crate::select::{Decision, SkipReason};
@@ -43,21 +44,22 @@ pub async fn retrieve(
     };
     let (directory, listing) = tokio::select! {
         biased;
-        () = shutdown.token().cancelled() => return stopped(shutdown),
+        () = shutdown.token().cancelled() => return stopped(shutdown, Totals::default()),
         listed = listed => match listed {
             Ok(listed) => listed,
             Err(error) => return no_directory(config, &error),
         },
     };
     let (selected, skipped, unreadable) = select(config, listing);
-    let mut totals =
-        Totals { files_selected: selected.len() as u64, files_skipped: skipped.len() as u64, ..Totals::default() };
+    let counters = reporter.counters().clone();
+    counters.files_selected.store(selected.len() as u64, Ordering::Relaxed);
+    counters.files_skipped.store(skipped.len() as u64, Ordering::Relaxed);
     let identity = reporter.identity();
     let run = RunContext { id: &identity.transfer_id, start: identity.start };
     let plan = plan::plan(selected, &directory, &config.keys, run);
     let bytes: u64 = plan.files.iter().map(|file| file.size).sum();
     tracing::info!(
-        directory = %directory, selected = totals.files_selected, skipped = totals.files_skipped, bytes,
+        directory = %directory, selected = counters.totals().files_selected, skipped = skipped.len(), bytes,
         "listed the remote directory"
     );
 
@@ -67,8 +69,7 @@ pub async fn retrieve(
         for file in plan.files {
             record(&reporter, &file.remote, FileResult::Planned { key: file.key, bytes: file.size }).await;
         }
-        totals.files_failed = tally.failed;
-        return Outcome { exit: tally.exit(), totals, message: tally.first_failure };
+        return Outcome { exit: tally.exit(), totals: counters.totals(), message: tally.first_failure };
     }
 
     let stop = Stop { soon: shutdown.token().clone(), now: CancellationToken::new() };
@@ -89,17 +90,11 @@ pub async fn retrieve(
     let transfer = Arc::new(transfer);
     let progress = Progress::show(terminal, transfer.clone(), plan.files.len() as u64, bytes);
     let planned = plan.files.len() as u64;
-    tally.add(transfer.run(plan.files).await);
+    tally.add(transfer.run(plan.files, plan.contested).await);
     give_up.abort();
     progress.finish();
 
-    let totals = Totals {
-        files_completed: tally.completed,
-        files_failed: tally.failed,
-        files_selected: totals.files_selected,
-        files_skipped: totals.files_skipped,
-        ..transfer.totals()
-    };
+    let totals = counters.totals();
     match shutdown.cause() {
         Some(exit) if tally.completed < planned => Outcome { exit, totals, message: Some(stopped_message(&totals)) },
         _ => Outcome { exit: tally.exit(), totals, message: tally.first_failure },
@@ -115,9 +110,8 @@ pub async fn absolute(pool: &Pool, retry: &Retry, directory: &RemotePath) -> Res
 }
 
 type Skipped = Vec<(RemotePath, SkipReason)>;
-type Unreadable = Vec<(RemotePath, Error)>;
 
-fn select(config: &Config, listing: Listing) -> (Vec<Entry>, Skipped, Unreadable) {
+fn select(config: &Config, listing: Listing) -> (Vec<Entry>, Skipped, Vec<Unreadable>) {
     let mut skipped = listing.skipped;
     let mut selected = Vec::with_capacity(listing.entries.len());
     for entry in listing.entries {
@@ -134,20 +128,24 @@ async fn record_undelivered(
     reporter: &Reporter,
     directory: &RemotePath,
     skipped: Skipped,
-    unreadable: Unreadable,
+    unreadable: Vec<Unreadable>,
     plan: &Plan,
     tally: &mut Tally,
 ) {
     for (path, reason) in skipped {
         record(reporter, &directory.join(path.as_bytes()), FileResult::Skipped(reason)).await;
     }
-    let unreadable = unreadable.into_iter().map(|(path, error)| {
-        let failure = Failure::new(FailureCode::ListDirectoryError, error.to_string());
-        (directory.join(path.as_bytes()), failure)
+    let unreadable = unreadable.into_iter().map(|unreadable| {
+        let code = match unreadable.kind {
+            FileKind::Directory => FailureCode::ListDirectoryError,
+            _ => FailureCode::ReadFileError,
+        };
+        (directory.join(unreadable.path.as_bytes()), Failure::new(code, unreadable.error.to_string()))
     });
     for (path, failure) in unreadable.chain(plan.failed.iter().cloned()) {
         tracing::warn!(file = %path, code = failure.code.as_str(), error = %failure, "cannot be transferred");
         tally.fail(&path.to_text(), &failure);
+        reporter.counters().files_failed.fetch_add(1, Ordering::Relaxed);
         record(reporter, &path, FileResult::Failed { failure, delivered: Vec::new() }).await;
     }
 }
@@ -161,9 +159,10 @@ fn no_directory(config: &Config, error: &Error) -> Outcome {
     Outcome::early(exit_of(error), message)
 }
 
-/// A run that was stopped before it transferred anything.
-pub fn stopped(shutdown: &Shutdown) -> Outcome {
-    Outcome::early(shutdown.cause().unwrap_or(Exit::Terminated), stopped_message(&Totals::default()))
+/// A run that was stopped before its end.
+pub fn stopped(shutdown: &Shutdown, totals: Totals) -> Outcome {
+    let exit = shutdown.cause().unwrap_or(Exit::Terminated);
+    Outcome { exit, totals, message: Some(stopped_message(&totals)) }
 }
 
 fn stopped_message(totals: &Totals) -> String {

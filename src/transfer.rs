@@ -4,14 +4,14 @@
 //! alone when either side fails. One budget of bytes bounds all that is held between the two networks. Nothing waits
 //! for the budget while it holds a place among the store's requests, so neither can starve the other.
 
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use chrono::Utc;
 use secrecy::SecretString;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::checksum::Crc64Nvme;
@@ -20,7 +20,7 @@ use crate::exit::Exit;
 use crate::failure::{Failure, FailureCode};
 use crate::plan::PlannedFile;
 use crate::remote::pool::Pool;
-use crate::report::{FileRecord, FileResult, Reporter, Totals};
+use crate::report::{Counters, FileRecord, FileResult, Reporter};
 use crate::retry::Retry;
 use crate::store::Store;
 use crate::template::{KeyTemplate, ObjectKey};
@@ -67,24 +67,15 @@ pub struct Transfer {
     requests: Semaphore,
     /// Held by the large file whose parts are being started: earlier files are finished first.
     turn: Semaphore,
-    /// Places among the archives being unpacked; see `unpack.rs` on why they are few.
+    /// Places among the archives being unpacked.
     unpacking: Semaphore,
-    /// Bytes of an archive's entry that are held whole; what is larger is sent as it is decoded.
-    held_of_entry: u64,
     /// Keys that objects of this run have or will have, to find collisions of archive entries with them.
     keys: Mutex<HashSet<ObjectKey>>,
-    /// The bucket is not there: no file can be delivered, so no further one is read.
-    no_bucket: OnceLock<Failure>,
-    counters: Counters,
-}
-
-/// Running sums, read by the progress bar while the run goes on.
-#[derive(Debug, Default)]
-pub struct Counters {
-    pub files_done: AtomicU64,
-    pub objects: AtomicU64,
-    pub bytes_read: AtomicU64,
-    pub bytes_written: AtomicU64,
+    /// Why nothing can be stored, once that is clear: no further file is read.
+    store_is_down: OnceLock<Failure>,
+    /// Requests to the store that failed for want of a bucket, a permission or an answer.
+    store_failures: AtomicU32,
+    counters: Arc<Counters>,
 }
 
 /// How the files ended.
@@ -145,23 +136,21 @@ impl Transfer {
     ) -> Self {
         let requests = Semaphore::new(settings.upload.concurrency.get());
         let budget = Budget::new(memory_limit);
-        let places = unpack::places(memory_limit);
-        let held_of_entry = settings.upload.part_size.0.min(unpack::left_for_entries(memory_limit, places));
         Self {
             pool,
             store,
             retry,
             settings,
-            reporter,
             stop,
             budget,
             requests,
             turn: Semaphore::new(1),
-            unpacking: Semaphore::new(places),
-            held_of_entry,
+            unpacking: Semaphore::new(unpack::places()),
             keys: Mutex::default(),
-            no_bucket: OnceLock::new(),
-            counters: Counters::default(),
+            store_is_down: OnceLock::new(),
+            store_failures: AtomicU32::new(0),
+            counters: reporter.counters().clone(),
+            reporter,
         }
     }
 
@@ -169,61 +158,66 @@ impl Transfer {
         &self.counters
     }
 
-    /// Sums so far, without what selection counts.
-    pub fn totals(&self) -> Totals {
-        Totals {
-            objects: self.counters.objects.load(Ordering::Relaxed),
-            bytes_read: self.counters.bytes_read.load(Ordering::Relaxed),
-            bytes_written: self.counters.bytes_written.load(Ordering::Relaxed),
-            ..Totals::default()
-        }
-    }
-
     /// Transfers every file, in order, many at once. Returns when all have ended; each has its record by then. Files
     /// that were not begun when the run was stopped have none.
-    pub async fn run(self: &Arc<Self>, files: Vec<PlannedFile>) -> Tally {
+    /// Nothing is stored at a key of `contested`.
+    pub async fn run(self: &Arc<Self>, files: Vec<PlannedFile>, contested: HashSet<ObjectKey>) -> Tally {
         if self.settings.unpack.zip {
-            self.lock_keys().extend(files.iter().map(|file| file.key.clone()));
+            self.lock_keys().extend(files.iter().map(|file| file.key.clone()).chain(contested));
         }
         let mut tally = Tally::default();
         let mut running = JoinSet::new();
+        let mut paths = HashMap::new();
         for file in files {
             while running.len() >= FILES_AT_ONCE {
-                self.note(running.join_next().await, &mut tally);
+                self.note(running.join_next_with_id().await, &mut paths, &mut tally).await;
             }
             if self.stop.soon.is_cancelled() {
                 break;
             }
-            let this = self.clone();
-            running.spawn(async move {
-                let path = file.remote.to_text();
-                (this.transfer_file(file).await, path)
-            });
-            while let Some(ended) = running.try_join_next() {
-                self.note(Some(ended), &mut tally);
+            let path = file.remote.to_text();
+            let task = running.spawn(self.clone().transfer_file(file));
+            paths.insert(task.id(), path);
+            while let Some(ended) = running.try_join_next_with_id() {
+                self.note(Some(ended), &mut paths, &mut tally).await;
             }
         }
-        while let Some(ended) = running.join_next().await {
-            self.note(Some(ended), &mut tally);
+        while !running.is_empty() {
+            self.note(running.join_next_with_id().await, &mut paths, &mut tally).await;
         }
         tally
     }
 
-    fn note(&self, ended: Option<Result<(FileEnd, String), tokio::task::JoinError>>, tally: &mut Tally) {
-        self.counters.files_done.fetch_add(1, Ordering::Relaxed);
-        match ended {
-            None => {}
-            Some(Ok((FileEnd::Delivered, _))) => tally.completed += 1,
-            Some(Ok((FileEnd::InPart(failure) | FileEnd::Failed(failure), path))) => tally.fail(&path, &failure),
-            Some(Err(panic)) => {
-                tracing::error!(error = %panic, "a file's task failed; this is a fault of the program");
+    async fn note(
+        &self,
+        ended: Option<Result<(Id, FileEnd), JoinError>>,
+        paths: &mut HashMap<Id, String>,
+        tally: &mut Tally,
+    ) {
+        let Some(ended) = ended else { return };
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        let path = paths.remove(&id).unwrap_or_default();
+        let failure = match ended {
+            Ok((_, FileEnd::Delivered)) => {
+                tally.completed += 1;
+                self.counters.files_completed.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            Ok((_, FileEnd::InPart(failure) | FileEnd::Failed(failure))) => failure,
+            Err(panic) => {
+                tracing::error!(file = path, error = %panic, "a file's task failed; this is a fault of the program");
                 let failure = Failure {
                     exit: Some(Exit::Internal),
                     ..Failure::new(FailureCode::InternalError, "a fault of the program; see the log")
                 };
-                tally.fail("a file", &failure);
+                let result = FileResult::Failed { failure: failure.clone(), delivered: Vec::new() };
+                let record = FileRecord { path: path.clone(), archive: None, start: Utc::now(), result };
+                self.reporter.file(record).await;
+                failure
             }
-        }
+        };
+        tally.fail(&path, &failure);
+        self.counters.files_failed.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn transfer_file(self: Arc<Self>, file: PlannedFile) -> FileEnd {
@@ -254,7 +248,7 @@ impl Transfer {
         refused: &mut Option<Failure>,
         delivered: &mut Vec<String>,
     ) -> Result<FileResult, Failure> {
-        if let Some(failure) = self.no_bucket.get() {
+        if let Some(failure) = self.store_is_down.get() {
             return Err(failure.clone());
         }
         if self.settings.unpack.zip && file.size >= unpack::SMALLEST_ZIP {

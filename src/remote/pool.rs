@@ -8,14 +8,19 @@ use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::{Engine, Error, Kind, Remote, ServerInfo};
 use crate::retry::Retry;
 
 /// A connection with this many calls under way is busy enough for another to be opened beside it.
 const WORTH_ANOTHER: usize = 2;
+
+/// A server that refused a further connection is asked for one again after this: it may have been restarting.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(300);
 
 /// Connections to one endpoint. Clones share them.
 #[derive(Clone)]
@@ -33,8 +38,10 @@ struct Shared {
 
 struct State {
     connections: Vec<Arc<Connection>>,
-    /// Most connections; falls when the server refuses one.
-    allowed: usize,
+    /// Most connections.
+    most: usize,
+    /// When the server refused a further connection last.
+    refused: Option<Instant>,
     /// Connections being opened.
     opening: usize,
     /// Why there will be no connection any more.
@@ -58,7 +65,8 @@ impl Pool {
         let first = retry.run(Error::may_pass, |_| engine.connect()).await?;
         let state = State {
             connections: vec![Arc::new(Connection { remote: first, calls: AtomicUsize::new(0) })],
-            allowed: most.get(),
+            most: most.get(),
+            refused: None,
             opening: 0,
             down: None,
             opened: 1,
@@ -92,7 +100,7 @@ impl Pool {
     fn try_lease(&self) -> Result<Option<Lease>, Error> {
         let mut state = self.shared.lock();
         if let Some((kind, message)) = &state.down {
-            return Err(Error::new(*kind, message));
+            return Err(Error::new(*kind, message).lasting());
         }
         let before = state.connections.len();
         state.connections.retain(|connection| !connection.remote.is_lost());
@@ -104,7 +112,8 @@ impl Pool {
         let all_busy = idlest
             .as_ref()
             .is_none_or(|connection| calls(connection) >= WORTH_ANOTHER.min(connection.remote.concurrency()));
-        if all_busy && state.opening == 0 && state.connections.len() < state.allowed {
+        let refused = state.refused.is_some_and(|at| at.elapsed() < ASK_AGAIN_AFTER) && !state.connections.is_empty();
+        if all_busy && state.opening == 0 && state.connections.len() < state.most && !refused {
             state.opening += 1;
             tokio::spawn(open_another(self.shared.clone()));
         }
@@ -147,9 +156,9 @@ async fn open_another(shared: Arc<Shared>) {
         }
         // Others still work, or did when this attempt began: the next lease looks again.
         Err(error) if !last_hope.load(Ordering::Relaxed) || !state.connections.is_empty() => {
-            state.allowed = state.connections.len().max(1);
+            state.refused = Some(Instant::now());
             tracing::info!(
-                connections = state.allowed,
+                connections = state.connections.len(),
                 error = %error,
                 "the server gives no further SFTP connection; going on with those there are"
             );
@@ -279,7 +288,7 @@ mod tests {
 
     /// Lets spawned tasks run, and paused time pass.
     async fn settle() {
-        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
     }
 
     #[tokio::test(start_paused = true)]
@@ -334,7 +343,7 @@ mod tests {
             let pool = pool.clone();
             async move { pool.lease().await.map(drop) }
         });
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
         server.closed.store(false, Ordering::SeqCst);
         lease.await.unwrap().unwrap();
         assert_eq!(server.open.load(Ordering::SeqCst), 1);

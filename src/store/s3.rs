@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig, stalled_stream_protection::StalledStreamProtectionConfig};
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
@@ -30,6 +31,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request whose bytes do not move for this long is given up and tried again. S3 itself closes an idle request
 /// after 20 s or so; a source that is slow does not count.
 const STALLED_FOR: Duration = Duration::from_secs(30);
+
+/// A request without file data is answered within this, or given up and tried again.
+const BRIEF: Duration = Duration::from_secs(30);
+/// The same for a completion, which S3 may work on for minutes.
+const COMPLETION: Duration = Duration::from_secs(300);
+/// Bytes a second that a request with file data is given time for, on top of [`BRIEF`].
+const SLOWEST: u64 = 128 << 10;
 
 /// One bucket over `aws-sdk-s3`. Cheap to share; every request goes through one connection pool.
 #[derive(Debug, Clone)]
@@ -94,15 +102,7 @@ impl S3Store {
             Some(id) => format!(" (request {id})"),
             None => String::new(),
         };
-        let advice = match kind {
-            Kind::NoBucket => format!("; check that the bucket {} exists, and in this region", self.bucket),
-            Kind::Denied => {
-                "; the task role needs s3:PutObject and s3:AbortMultipartUpload on the bucket's objects, and \
-                             kms:GenerateDataKey and kms:Decrypt where a KMS key encrypts them"
-                    .to_owned()
-            }
-            _ => String::new(),
-        };
+        let advice = advice(kind, code.as_deref(), &self.bucket);
         Error::new(kind, format!("{action} {target}: {said}{request}{advice}"))
     }
 
@@ -117,7 +117,7 @@ impl S3Store {
     /// Whether the object is there with this checksum: the answer to a completion whose own answer was lost.
     async fn holds(&self, key: &str, checksum: Crc64Nvme) -> bool {
         let head = self.client.head_object().bucket(&self.bucket).key(key).checksum_mode(ChecksumMode::Enabled);
-        match head.send().await {
+        match head.customize().config_override(within(Some(BRIEF))).send().await {
             Ok(object) => object.checksum_crc64_nvme() == Some(checksum.to_base64().as_str()),
             Err(_) => false,
         }
@@ -140,6 +140,7 @@ impl Store for S3Store {
         for (name, value) in &object.metadata {
             request = request.metadata(*name, value);
         }
+        let (limit, checksum) = limit_and_checksum(&body);
         request = match body {
             Body::Buffered { pieces, checksum } => request
                 .content_length(checksum.len() as i64)
@@ -149,9 +150,16 @@ impl Store for S3Store {
                 request.checksum_algorithm(ChecksumAlgorithm::Crc64Nvme).body(streamed(len, pieces))
             }
         };
-        match request.send().await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.error("PutObject to", object.key.as_str(), error)),
+        let error = match request.customize().config_override(within(limit)).send().await {
+            Ok(_) => return Ok(()),
+            Err(error) => self.error("PutObject to", object.key.as_str(), error),
+        };
+        match checksum {
+            // The answer may be what was lost.
+            Some(checksum) if error.kind == Kind::Unavailable && self.holds(object.key.as_str(), checksum).await => {
+                Ok(())
+            }
+            _ => Err(error),
         }
     }
 
@@ -171,7 +179,8 @@ impl Store for S3Store {
         for (name, value) in &object.metadata {
             request = request.metadata(*name, value);
         }
-        let begun = request.send().await.map_err(|e| self.error("CreateMultipartUpload of", object.key.as_str(), e))?;
+        let sent = request.customize().config_override(within(Some(BRIEF))).send().await;
+        let begun = sent.map_err(|e| self.error("CreateMultipartUpload of", object.key.as_str(), e))?;
         match begun.upload_id() {
             Some(id) => Ok(UploadId(id.to_owned())),
             None => Err(Error::new(
@@ -189,19 +198,22 @@ impl Store for S3Store {
         let key = upload.object.key.as_str();
         let request =
             self.client.upload_part().bucket(&self.bucket).key(key).upload_id(&upload.id.0).part_number(number as i32);
-        let (request, checksum) = match body {
-            Body::Buffered { pieces, checksum } => {
-                let request = request
-                    .content_length(checksum.len() as i64)
-                    .checksum_crc64_nvme(checksum.to_base64())
-                    .body(buffered(pieces));
-                (request, Some(checksum))
-            }
+        let (limit, checksum) = limit_and_checksum(&body);
+        let request = match body {
+            Body::Buffered { pieces, checksum } => request
+                .content_length(checksum.len() as i64)
+                .checksum_crc64_nvme(checksum.to_base64())
+                .body(buffered(pieces)),
             Body::Streamed { len, pieces } => {
-                (request.checksum_algorithm(ChecksumAlgorithm::Crc64Nvme).body(streamed(len, pieces)), None)
+                request.checksum_algorithm(ChecksumAlgorithm::Crc64Nvme).body(streamed(len, pieces))
             }
         };
-        let stored = request.send().await.map_err(|error| self.error("UploadPart of", key, error))?;
+        let stored = request
+            .customize()
+            .config_override(within(limit))
+            .send()
+            .await
+            .map_err(|error| self.error("UploadPart of", key, error))?;
         match stored.e_tag() {
             Some(etag) => Ok(Part { number, etag: etag.to_owned(), checksum }),
             None => Err(Error::new(
@@ -230,27 +242,48 @@ impl Store for S3Store {
             .checksum_crc64_nvme(checksum.to_base64())
             .mpu_object_size(checksum.len() as i64)
             .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build())
+            .customize()
+            .config_override(within(Some(COMPLETION)))
             .send()
             .await;
         match sent {
             Ok(_) => Ok(()),
             Err(error) => {
                 let error = self.error("CompleteMultipartUpload of", key, error);
-                // A completion that was sent twice because its answer was lost finds no upload the second time.
-                if error.kind == Kind::NoUpload && self.holds(key, checksum).await { Ok(()) } else { Err(error) }
+                // The answer may be what was lost; a completion that is sent again then finds no upload.
+                let unsure = matches!(error.kind, Kind::NoUpload | Kind::Unavailable);
+                if unsure && self.holds(key, checksum).await { Ok(()) } else { Err(error) }
             }
         }
     }
 
     async fn abort(&self, upload: &Upload<'_>) -> Result<(), Error> {
         let key = upload.object.key.as_str();
-        let sent =
-            self.client.abort_multipart_upload().bucket(&self.bucket).key(key).upload_id(&upload.id.0).send().await;
+        let request = self.client.abort_multipart_upload().bucket(&self.bucket).key(key).upload_id(&upload.id.0);
+        let sent = request.customize().config_override(within(Some(BRIEF))).send().await;
         match sent.map_err(|error| self.error("AbortMultipartUpload of", key, error)) {
             Err(error) if error.kind != Kind::NoUpload => Err(error),
             _ => Ok(()),
         }
     }
+}
+
+/// How long a request with this body may take, and the checksum to look for if its answer is lost. A streamed body
+/// takes the time that its source takes.
+fn limit_and_checksum(body: &Body) -> (Option<Duration>, Option<Crc64Nvme>) {
+    match body {
+        Body::Buffered { checksum, .. } => {
+            (Some(BRIEF + Duration::from_secs(checksum.len() / SLOWEST)), Some(*checksum))
+        }
+        Body::Streamed { .. } => (None, None),
+    }
+}
+
+/// Settings of one request: each attempt of it ends after `limit`.
+fn within(limit: Option<Duration>) -> aws_sdk_s3::config::Builder {
+    let mut timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT);
+    timeouts.set_operation_attempt_timeout(limit);
+    aws_sdk_s3::Config::builder().timeout_config(timeouts.build())
 }
 
 /// From the service's code first, the HTTP status second, and what kind of failure the SDK saw last.
@@ -276,27 +309,62 @@ where
             ),
             _,
         ) => Kind::Unavailable,
-        (
-            Some(
-                "AccessDenied"
-                | "InvalidAccessKeyId"
-                | "SignatureDoesNotMatch"
-                | "ExpiredToken"
-                | "InvalidToken"
-                | "AllAccessDisabled"
-                | "AccountProblem",
-            ),
-            _,
-        )
-        | (_, Some(401 | 403)) => Kind::Denied,
+        (Some(code), _) if is_denial(code) => Kind::Denied,
+        (_, Some(301 | 401 | 403)) => Kind::Denied,
         (_, Some(408 | 429 | 500..=599)) => Kind::Unavailable,
         (_, Some(_)) => Kind::Rejected,
         (_, None) => match error {
-            // No credentials, no region, no endpoint: nothing was sent, and nothing will be.
+            // No credentials, no region: nothing was sent, and nothing will be.
             SdkError::ConstructionFailure(_) => Kind::Denied,
+            SdkError::DispatchFailure(failure) if failure.is_other() && has_no_credentials(error) => Kind::Denied,
             _ => Kind::Unavailable,
         },
     }
+}
+
+/// Codes that say: not with these credentials, not from this region, not with this key.
+fn is_denial(code: &str) -> bool {
+    code.starts_with("KMS.")
+        || is_of_credentials(code)
+        || is_of_region(code)
+        || matches!(code, "AccessDenied" | "AllAccessDisabled" | "AccountProblem")
+}
+
+fn is_of_credentials(code: &str) -> bool {
+    matches!(
+        code,
+        "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken" | "RequestTimeTooSkewed"
+    )
+}
+
+fn is_of_region(code: &str) -> bool {
+    matches!(code, "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException")
+}
+
+/// What to do about it.
+fn advice(kind: Kind, code: Option<&str>, bucket: &str) -> String {
+    match (kind, code) {
+        (Kind::NoBucket, _) => format!("; check that the bucket {bucket} exists"),
+        (Kind::Denied, None) => "; no usable AWS credentials or region were found: give the task a role, and set REGION".to_owned(),
+        (Kind::Denied, Some(code)) if is_of_region(code) => {
+            "; the bucket is in another region: set REGION to the bucket's".to_owned()
+        }
+        (Kind::Denied, Some(code)) if is_of_credentials(code) => {
+            "; the AWS credentials themselves are not accepted: they are wrong, expired or for another partition".to_owned()
+        }
+        (Kind::Denied, Some(code)) if code.starts_with("KMS.") => {
+            "; check KMS_KEY_ID, or the bucket's default key, and that the task role may use it".to_owned()
+        }
+        (Kind::Denied, Some(_)) => "; the task role needs s3:PutObject and s3:AbortMultipartUpload on the bucket's objects, \
+             s3:PutObjectTagging with OBJECT_TAGS, and kms:GenerateDataKey and kms:Decrypt where a KMS key encrypts them"
+            .to_owned(),
+        _ => String::new(),
+    }
+}
+
+/// Whether the request could not be signed for want of credentials.
+fn has_no_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<CredentialsError>())
 }
 
 /// Whether the body's own error is what ended the request.

@@ -26,6 +26,11 @@ impl Budget {
         Self { blocks: Arc::new(Semaphore::new(total as usize)), total }
     }
 
+    /// The whole of it.
+    pub fn bytes(&self) -> u64 {
+        u64::from(self.total) * BLOCK
+    }
+
     /// Waits until `bytes` more may be held. More than the whole budget is taken for the whole budget, so that it waits
     /// until nothing else is held.
     pub async fn hold(&self, bytes: u64) -> Held {

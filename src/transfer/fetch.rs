@@ -1,9 +1,14 @@
 //! Byte ranges from the server, each held against what the listing said of the file.
 
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
 use futures::StreamExt as _;
 use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::Transfer;
@@ -55,18 +60,23 @@ impl Transfer {
     ///
     /// As [`range`](Self::range); `Ok(None)` where the receiver went away, which then knows why.
     pub(super) async fn feed(
-        &self,
+        self: &Arc<Self>,
         file: &PlannedFile,
         (offset, len): (u64, u64),
         body: mpsc::Sender<Result<Bytes, SourceBroke>>,
         stop: &CancellationToken,
     ) -> Result<Option<Crc64Nvme>, Failure> {
         let mut hasher = Hasher::new();
+        let file = Arc::new(file.clone());
+        // Tasks of their own: a read that is not polled while the store is slow would keep its connection from others.
         let mut slices = futures::stream::iter(plan::parts(len, SLICE))
-            .map(|(at, len)| self.range(file, offset + at, len, stop))
+            .map(|(at, len)| {
+                let (this, file, stop) = (self.clone(), file.clone(), stop.clone());
+                Background::spawn(async move { this.range(&file, offset + at, len, &stop).await })
+            })
             .buffered(SLICES_AHEAD);
         while let Some(slice) = slices.next().await {
-            match slice {
+            match slice.unwrap_or_else(|lost| Err(Failure::new(FailureCode::InternalError, lost))) {
                 Ok(pieces) => {
                     for piece in pieces {
                         hasher.update(&piece);
@@ -83,6 +93,29 @@ impl Transfer {
             }
         }
         Ok(Some(hasher.finish()))
+    }
+}
+
+/// A task that ends with the one who waits for it.
+pub struct Background<T>(JoinHandle<T>);
+
+impl<T: Send + 'static> Background<T> {
+    pub fn spawn(task: impl Future<Output = T> + Send + 'static) -> Self {
+        Self(tokio::spawn(task))
+    }
+}
+
+impl<T> Future for Background<T> {
+    type Output = Result<T, &'static str>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map_err(|_| "a read ended without a result; see the log")
+    }
+}
+
+impl<T> Drop for Background<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -4,9 +4,8 @@
 //! archive is held whole: a small entry is held while it is put, a larger one is sent as it is decoded, a large one goes
 //! up in parts. An entry's last byte is sent only after its checksum held.
 //!
-//! While an archive is open it holds a window of the budget and asks for more, entry by entry. So that this cannot lock
-//! up, few archives are open at once, no entry asks for more than they leave all together, and everyone else who holds
-//! some of the budget gives it back without asking for more.
+//! An archive takes its share of the budget at once, for decoding and for the entries that are held, and asks for no more
+//! while it is open: one that waited for the budget while it held some of it could wait for itself.
 
 use std::sync::Arc;
 
@@ -15,7 +14,7 @@ use tokio::sync::mpsc;
 
 use self::range_reader::RangeReader;
 use self::zip::{Sink, Want};
-use super::Transfer;
+use super::{Budget, Transfer};
 use crate::failure::{Failure, FailureCode};
 use crate::plan::PlannedFile;
 use crate::remote::path::bytes_to_text;
@@ -33,8 +32,8 @@ pub const SMALLEST_ZIP: u64 = 22;
 pub const SIGNATURE_LEN: u64 = 4;
 /// Decoded pieces that may wait for the store.
 const PIECES_WAITING: usize = 4;
-/// What an open archive holds: two readers' windows (directory and content), and the pieces that wait.
-const WINDOW: u64 = 2 * range_reader::WINDOW + (1 << 20);
+/// What decoding holds at most: two readers' windows (directory and content), and the pieces that wait.
+const WINDOW: u64 = 2 * range_reader::WINDOW + (PIECES_WAITING as u64) * (zip::PIECE as u64);
 
 /// Whether these pieces begin a zip file.
 pub fn is_zip(pieces: &[Bytes]) -> bool {
@@ -42,16 +41,9 @@ pub fn is_zip(pieces: &[Bytes]) -> bool {
     zip::is_zip(&start)
 }
 
-/// Archives open at once: as many as cores can decode, within a quarter of the budget.
-pub fn places(memory_limit: u64) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    usize::try_from(memory_limit / 4 / WINDOW).unwrap_or(usize::MAX).clamp(1, cores)
-}
-
-/// What the budget has left when every place among the archives is taken: nobody may wait for more than this while an
-/// archive is open.
-pub fn left_for_entries(memory_limit: u64, places: usize) -> u64 {
-    memory_limit.saturating_sub(places as u64 * WINDOW)
+/// Archives open at once: as many as cores can decode.
+pub fn places() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// What an archive says of an entry.
@@ -109,10 +101,17 @@ impl Transfer {
             () = self.stop.soon.cancelled() => return Err(Failure::interrupted()),
             place = self.unpacking.acquire() => place.map_err(|_| Failure::interrupted())?,
         };
-        let _window = self.hold(WINDOW).await?;
         let file = Arc::new(file.clone());
-        let judge = Arc::new(self.read_headers(&file).await?);
-        entries::Entries::new(self.clone(), file, judge, delivered).deliver().await
+        let judge = {
+            let _window = self.hold(range_reader::WINDOW.min(file.size)).await?;
+            Arc::new(self.read_headers(&file).await?)
+        };
+        // Two parts, so that one is filled while another is sent; less where the archive or the budget is small.
+        let room = self.budget.bytes().saturating_sub(WINDOW);
+        let for_entries = (2 * self.settings.upload.part_size.0).min(judge.unpacked()).min(room);
+        let _share = self.hold(WINDOW.min(2 * file.size + judge.unpacked()) + for_entries).await?;
+        let budget = Budget::new(for_entries);
+        entries::Entries::new(self.clone(), file, judge, budget, delivered).deliver().await
     }
 
     /// The first pass: what the archive holds, and which of its entries may not be delivered.

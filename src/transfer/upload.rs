@@ -1,6 +1,9 @@
 //! One remote file into one object: with one request, with one request whose body is read as it is sent, or in parts.
 
+use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -20,6 +23,12 @@ use crate::store::{self, Body, NewObject, Part, Upload, UploadId};
 /// Pieces that may wait between the reader of a streamed body and the socket.
 pub(super) const PIECES_WAITING: usize = 2;
 
+/// A store that has all of a body and says nothing for this long is given up.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
+/// Failures of a store that has taken nothing yet, after which no further file is read.
+const FAILURES_TO_GIVE_UP: u32 = 16;
+
 /// What a first look at a file's content told.
 pub enum Look {
     /// Not an archive. The look had all of a small file in hand, so that it is in the store already.
@@ -27,6 +36,12 @@ pub enum Look {
     /// Not an archive.
     Plain,
     Archive,
+}
+
+/// Why a body was not sent to its end: which side failed.
+pub enum NotSent {
+    Source(Failure),
+    Store(Failure),
 }
 
 impl Transfer {
@@ -52,7 +67,7 @@ impl Transfer {
     }
 
     /// Delivers the file as it is.
-    pub(super) async fn upload_file(&self, file: &PlannedFile) -> Result<Crc64Nvme, Failure> {
+    pub(super) async fn upload_file(self: &Arc<Self>, file: &PlannedFile) -> Result<Crc64Nvme, Failure> {
         if file.size <= self.held_whole() {
             let held = self.hold(file.size).await?;
             let pieces = self.range(file, 0, file.size, &self.stop.soon).await?;
@@ -89,7 +104,7 @@ impl Transfer {
     }
 
     /// Puts a file that is too large to be held, with one request.
-    async fn put_streamed(&self, file: &PlannedFile) -> Result<Crc64Nvme, Failure> {
+    async fn put_streamed(self: &Arc<Self>, file: &PlannedFile) -> Result<Crc64Nvme, Failure> {
         let _held = self.hold(STREAM_WINDOW.min(file.size)).await?;
         let object = file.object();
         let (checksum, ()) =
@@ -100,7 +115,7 @@ impl Transfer {
 
     /// Reads a range and sends it at the same time; begins again from the range's start where the store's side fails.
     async fn stream<T, F>(
-        &self,
+        self: &Arc<Self>,
         file: &PlannedFile,
         range: (u64, u64),
         stop: &CancellationToken,
@@ -116,22 +131,51 @@ impl Transfer {
                     let _place = self.place(stop).await?;
                     let (pieces, receiver) = mpsc::channel(PIECES_WAITING);
                     let body = Body::Streamed { len: range.1, pieces: receiver };
-                    let (fed, sent) = tokio::join!(self.feed(file, range, pieces, stop), self.request(send(body)));
-                    match (fed, sent) {
-                        (Err(failure), _) | (Ok(_), Err(failure)) => Err(failure),
-                        (Ok(Some(checksum)), Ok(sent)) => Ok((checksum, sent)),
-                        (Ok(None), Ok(_)) => Err(Failure::new(
+                    let feed = self.feed(file, range, pieces, stop);
+                    match self.fed(feed, send(body)).await {
+                        Ok((Some(checksum), sent)) => Ok((checksum, sent)),
+                        Ok((None, _)) => Err(Failure::new(
                             FailureCode::WriteFileError,
                             "the store took the object before all of it was sent",
                         )),
+                        Err(NotSent::Source(failure) | NotSent::Store(failure)) => Err(failure),
                     }
                 },
             )
             .await
     }
 
+    /// Waits for a request and for what feeds its body. Once the body is sent, the store has [`ANSWER_WITHIN`] to answer.
+    ///
+    /// The feeder is looked at first: it ends before the request that its failure breaks off, so that the cause is told
+    /// and not the effect.
+    pub(super) async fn fed<C, T>(
+        &self,
+        feed: impl Future<Output = Result<C, Failure>>,
+        request: impl Future<Output = Result<T, store::Error>>,
+    ) -> Result<(C, T), NotSent> {
+        let (mut feed, mut request) = (pin!(feed), pin!(self.request(request)));
+        tokio::select! {
+            biased;
+            fed = &mut feed => {
+                let fed = fed.map_err(NotSent::Source)?;
+                match tokio::time::timeout(ANSWER_WITHIN, request).await {
+                    Ok(sent) => Ok((fed, sent.map_err(NotSent::Store)?)),
+                    Err(_) => Err(NotSent::Store(Failure {
+                        may_pass: true,
+                        ..Failure::new(FailureCode::WriteFileError, "the store did not answer once all was sent")
+                    })),
+                }
+            }
+            sent = &mut request => {
+                let sent = sent.map_err(NotSent::Store)?;
+                Ok((feed.await.map_err(NotSent::Source)?, sent))
+            }
+        }
+    }
+
     /// Uploads a file in parts, several at once. Whatever goes wrong, the upload is aborted.
-    async fn upload_in_parts(&self, file: &PlannedFile) -> Result<Crc64Nvme, Failure> {
+    async fn upload_in_parts(self: &Arc<Self>, file: &PlannedFile) -> Result<Crc64Nvme, Failure> {
         let turn = tokio::select! {
             biased;
             () = self.stop.soon.cancelled() => return Err(Failure::interrupted()),
@@ -158,7 +202,7 @@ impl Transfer {
         self.store.begin(object).await.map_err(|error| self.write_failure(&error))
     }
 
-    /// Makes the object out of its parts.
+    /// Makes the object out of its parts. Not given up midway: the object may be there already.
     pub(super) async fn complete(
         &self,
         upload: &Upload<'_>,
@@ -166,7 +210,7 @@ impl Transfer {
         checksum: Crc64Nvme,
     ) -> Result<(), Failure> {
         let _place = self.place(&self.stop.soon).await?;
-        self.request(self.store.complete(upload, parts, checksum)).await?;
+        self.store.complete(upload, parts, checksum).await.map_err(|error| self.write_failure(&error))?;
         self.count_object(checksum.len());
         Ok(())
     }
@@ -186,7 +230,7 @@ impl Transfer {
     /// Reads and uploads every part. After a failure no part is begun, reads are given up, and requests that are under
     /// way are let finish: an abort before them would leave their parts behind.
     async fn upload_parts(
-        &self,
+        self: &Arc<Self>,
         file: &PlannedFile,
         upload: &Upload<'_>,
         turn: SemaphorePermit<'_>,
@@ -239,7 +283,7 @@ impl Transfer {
 
     /// One part: held whole where it has the configured size, streamed where the object's size made parts larger.
     async fn upload_range(
-        &self,
+        self: &Arc<Self>,
         file: &PlannedFile,
         upload: &Upload<'_>,
         number: u32,
@@ -288,20 +332,30 @@ impl Transfer {
     ) -> Result<T, Failure> {
         tokio::select! {
             biased;
-            () = self.stop.now.cancelled() => Err(Failure::interrupted()),
+            // An answer that is there counts, however late it is.
             answer = request => answer.map_err(|error| self.write_failure(&error)),
+            () = self.stop.now.cancelled() => Err(Failure::interrupted()),
         }
     }
 
+    /// The record's failure for what the store said. A store that never took anything is given up after a while: the
+    /// partner's files would all be read for nothing.
     fn write_failure(&self, error: &store::Error) -> Failure {
-        let exit = matches!(error.kind, store::Kind::NoBucket | store::Kind::Denied).then_some(Exit::Destination);
+        let exit = match error.kind {
+            store::Kind::NoBucket | store::Kind::Denied => Some(Exit::Destination),
+            store::Kind::Unavailable => Some(Exit::Unreachable),
+            _ => None,
+        };
         let failure = Failure {
             exit,
             may_pass: error.may_pass(),
             ..Failure::new(FailureCode::WriteFileError, error.to_string())
         };
-        if error.kind == store::Kind::NoBucket {
-            self.no_bucket.get_or_init(|| failure.clone());
+        let never_took = self.counters.objects.load(Ordering::Relaxed) == 0;
+        let hopeless =
+            exit.is_some() && never_took && self.store_failures.fetch_add(1, Ordering::Relaxed) >= FAILURES_TO_GIVE_UP;
+        if error.kind == store::Kind::NoBucket || hopeless {
+            self.store_is_down.get_or_init(|| Failure { may_pass: false, ..failure.clone() });
         }
         failure
     }

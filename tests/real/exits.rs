@@ -113,6 +113,22 @@ async fn a_missing_bucket_or_one_without_permission_is_destination() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_aws_credentials_is_destination_and_a_store_that_is_not_there_unreachable() {
+    let site = Site::new().await;
+    for index in 0..40 {
+        site.put(format!("{index}.txt"), "text");
+    }
+    let secret = json!({"Host": "127.0.0.1", "Username": site.sshd.username(), "Password": site.sshd.password()});
+    let run = site.run().without("SECRET_NAME").env("SECRET_JSON", secret).env("AWS_EC2_METADATA_DISABLED", true);
+    let nameless = run.clone().without("AWS_ACCESS_KEY_ID").without("AWS_SECRET_ACCESS_KEY").finish().await;
+    nameless.assert_exit(9, "DESTINATION");
+    assert!(nameless.run()["failure-message"].to_string().contains("credentials"), "{}", nameless.show());
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").port();
+    let dead = run.env("AWS_ENDPOINT_URL_S3", format!("http://127.0.0.1:{free}")).env("MAX_ATTEMPTS", 2);
+    dead.finish().await.assert_exit(7, "UNREACHABLE");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_secret_that_cannot_be_used_is_secret_and_names_the_field() {
     let site = Site::new().await;
     let finished = site.run().env("SECRET_NAME", "no/such/secret").finish().await;

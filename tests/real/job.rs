@@ -1,24 +1,11 @@
 //! The main job: what the AWS sample delivers is delivered, and more exactly.
 
-use std::io::{Cursor, Write as _};
-use std::os::unix::fs::symlink;
-
-use zip::write::SimpleFileOptions;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use crate::harness::sshd::SshdOptions;
-use crate::site::{DIRECTORY, Site, noise};
+use crate::site::{DIRECTORY, Site, noise, zip};
 
 const MIB: usize = 1 << 20;
-
-/// A zip archive of these entries.
-fn zip(entries: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut archive = zip::ZipWriter::new(Cursor::new(Vec::new()));
-    for (name, content) in entries {
-        archive.start_file(*name, SimpleFileOptions::default()).expect("an entry");
-        archive.write_all(content).expect("its content");
-    }
-    archive.finish().expect("the archive").into_inner()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_samples_own_environment_delivers_text_zips_and_a_large_file() {
@@ -203,4 +190,25 @@ async fn a_dry_run_says_what_it_would_do_and_does_nothing() {
     );
     assert_eq!(finished.only("/b.txt")["skip-reason"], "NOT_INCLUDED");
     assert_eq!(site.bucket.keys().await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_not_be_read_fails_by_name_and_the_others_go_on() {
+    let site = Site::new().await;
+    site.put("a.txt", "a");
+    let closed = site.put("closed.txt", "closed");
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o000)).expect("closed");
+    site.put("folder/b.txt", "b");
+    let folder = site.sshd.root().join(DIRECTORY).join("folder");
+    symlink("folder/b.txt", site.sshd.root().join(DIRECTORY).join("link.txt")).expect("a link");
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o000)).expect("closed");
+
+    let finished = site.run().env("RECURSIVE", true).finish().await;
+
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).expect("open again");
+    finished.assert_exit(3, "PARTIAL");
+    assert_eq!(finished.only("/closed.txt")["failure-code"], "READ_FILE_ERROR");
+    assert_eq!(finished.only("/folder")["failure-code"], "LIST_DIRECTORY_ERROR");
+    assert_eq!(finished.only("/link.txt")["failure-code"], "READ_FILE_ERROR");
+    assert_eq!(site.bucket.keys().await, ["a.txt"]);
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::harness::proxy::{Proxy, Toward};
 use crate::harness::sshd::SshdOptions;
-use crate::site::{Site, noise};
+use crate::harness::until;
+use crate::site::{Site, noise, zip};
 
 const MIB: usize = 1 << 20;
 
@@ -148,4 +149,45 @@ async fn an_old_server_is_spoken_to_in_its_own_algorithms() {
     for engine in ["russh", "libssh2"] {
         site.run().env("SFTP_ENGINE", engine).finish().await.assert_exit(0, "OK");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn archives_and_large_files_share_a_budget_of_one_part() {
+    let site = Site::new().await;
+    for index in 0..4 {
+        site.put(format!("large-{index}.bin"), noise(40 * MIB, index));
+        let entries =
+            [("a.bin", noise(7 * MIB, index)), ("b.bin", noise(100, index)), ("c.bin", noise(12 * MIB, index))];
+        let entries: Vec<_> = entries.iter().map(|(name, content)| (*name, content.as_slice())).collect();
+        site.put(format!("archive-{index}.zip"), zip(&entries));
+    }
+    for (limit, part, threshold) in [("16MiB", "16MiB", "20MiB"), ("5MiB", "5MiB", "6MiB")] {
+        let run = site.run().env("MEMORY_LIMIT", limit).env("PART_SIZE", part).env("MULTIPART_THRESHOLD", threshold);
+        let running = run.start();
+        let peak = running.watch_peak_memory();
+        let finished = running.finish().await;
+        finished.assert_exit(0, "OK");
+        let peak = peak.join().expect("the watcher");
+        assert!(peak < 80 << 20, "peak memory {} MiB at MEMORY_LIMIT={limit}", peak >> 20);
+        for index in 0..4 {
+            let object = site.bucket.bytes(&format!("archive-{index}/c.bin")).await;
+            assert!(object == noise(12 * MIB, index), "archive-{index}/c.bin differs");
+        }
+        site.assert_nothing_left(&finished).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_stopped_in_time_also_where_the_store_says_nothing() {
+    let site = Site::new().await;
+    for index in 0..30 {
+        site.put(format!("{index:02}.bin"), noise(MIB, index));
+    }
+    let s3_port = site.bucket.endpoint.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    let silent = Proxy::to_port(s3_port).stall_after(Toward::Server, 10).start().await;
+    let run = site.run().env("AWS_ENDPOINT_URL_S3", silent.http_endpoint()).env("STOP_GRACE", "4s");
+    let running = run.env("UPLOAD_CONCURRENCY", 1).deadline(Duration::from_secs(25)).start();
+    until("the store is silent", Duration::from_secs(20), async || (silent.faults() > 0).then_some(())).await;
+    running.signal(nix::sys::signal::Signal::SIGTERM);
+    running.finish().await.assert_exit(143, "INTERRUPTED");
 }

@@ -2,10 +2,12 @@
 //! three keys, and `TRUSTED_HOST_KEYS`.
 
 use std::fs;
+use std::io::{Cursor, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use serde_json::json;
+use zip::write::SimpleFileOptions;
 
 use crate::harness::moto::Moto;
 use crate::harness::seaweed::{ADMIN, Bucket, Seaweed, User};
@@ -97,4 +99,14 @@ pub fn noise(len: usize, seed: u64) -> Vec<u8> {
     }
     bytes.truncate(len);
     bytes
+}
+
+/// A zip archive of these entries.
+pub fn zip(entries: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, content) in entries {
+        archive.start_file(*name, SimpleFileOptions::default()).expect("an entry");
+        archive.write_all(content).expect("its content");
+    }
+    archive.finish().expect("the archive").into_inner()
 }

@@ -1,5 +1,6 @@
 //! The entries of one archive into objects, in order, as the decoder hands them over.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,7 +19,8 @@ use crate::remote::RemotePath;
 use crate::report::{FileRecord, FileResult};
 use crate::store::{self, Body, NewObject, Part, SourceBroke, Upload};
 use crate::template::ObjectKey;
-use crate::transfer::{Transfer, upload};
+use crate::transfer::upload::{self, NotSent};
+use crate::transfer::{Budget, Transfer};
 
 /// Small entries being put at once, from one archive.
 const PUTS_AT_ONCE: usize = 64;
@@ -28,6 +30,8 @@ pub struct Entries<'a> {
     transfer: Arc<Transfer>,
     archive: Arc<PlannedFile>,
     judge: Arc<Judge>,
+    /// The archive's own share of the budget, for entries and parts that are held.
+    budget: Budget,
     delivered: &'a mut Vec<String>,
     puts: JoinSet<Result<ObjectKey, Failure>>,
     refused: Option<Failure>,
@@ -50,9 +54,10 @@ impl<'a> Entries<'a> {
         transfer: Arc<Transfer>,
         archive: Arc<PlannedFile>,
         judge: Arc<Judge>,
+        budget: Budget,
         delivered: &'a mut Vec<String>,
     ) -> Self {
-        Self { transfer, archive, judge, delivered, puts: JoinSet::new(), refused: None, not_stored: None }
+        Self { transfer, archive, judge, budget, delivered, puts: JoinSet::new(), refused: None, not_stored: None }
     }
 
     /// Runs to the archive's end, or to what makes it fail. Entries that were under way by then are let finish.
@@ -119,11 +124,11 @@ impl<'a> Entries<'a> {
         start: DateTime<Utc>,
         events: &mut Events,
     ) -> Result<(), EntryError> {
-        let mut object = plan::new_object(key.clone(), self.judge.mtime(entry), &self.archive.remote);
+        let mut object = plan::new_object(key.clone(), self.judge.mtime(entry), &self.archive.remote, &entry.text());
         object.metadata.push(("archive-entry", RemotePath::new(entry.name.clone()).percent_encoded()));
         plan::fit_metadata(&mut object);
         let threshold = self.transfer.settings.upload.multipart_threshold.0;
-        if entry.size <= self.transfer.held_of_entry.min(threshold) {
+        if entry.size <= self.held_whole().min(threshold) {
             return self.spawn_put(entry, object, start, events).await.map_err(EntryError::Archive);
         }
         let checksum = if entry.size <= threshold {
@@ -149,7 +154,7 @@ impl<'a> Entries<'a> {
                 self.note(put);
             }
         }
-        let held = self.transfer.hold(entry.size).await?;
+        let held = self.budget.hold(entry.size).await;
         let mut pieces = Vec::new();
         while let Some(piece) = next_piece(events).await? {
             pieces.push(piece);
@@ -192,13 +197,14 @@ impl<'a> Entries<'a> {
     {
         let _place = self.transfer.place(&self.transfer.stop.soon).await.map_err(EntryError::Archive)?;
         let (sender, receiver) = mpsc::channel(upload::PIECES_WAITING);
-        let request = self.transfer.request(send(Body::Streamed { len, pieces: receiver }));
-        let (fed, sent) = tokio::join!(feed(pieces, len, last, sender), request);
-        match (fed, sent) {
-            (Err(failure), _) => Err(EntryError::Archive(failure)),
-            (Ok(_), Err(failure)) if failure.code == FailureCode::Interrupted => Err(EntryError::Archive(failure)),
-            (Ok(_), Err(failure)) => Err(EntryError::Store(failure)),
-            (Ok(checksum), Ok(sent)) => Ok((checksum, sent)),
+        let feed = feed(pieces, len, last, sender);
+        match self.transfer.fed(feed, send(Body::Streamed { len, pieces: receiver })).await {
+            Ok(sent) => Ok(sent),
+            Err(NotSent::Source(failure)) => Err(EntryError::Archive(failure)),
+            Err(NotSent::Store(failure)) if failure.code == FailureCode::Interrupted => {
+                Err(EntryError::Archive(failure))
+            }
+            Err(NotSent::Store(failure)) => Err(EntryError::Store(failure)),
         }
     }
 
@@ -227,7 +233,7 @@ impl<'a> Entries<'a> {
     ) -> Result<(Vec<Part>, Crc64Nvme), EntryError> {
         let transfer = &self.transfer;
         let part_size = plan::part_size(size, transfer.settings.upload.part_size.0);
-        let held_whole = part_size <= transfer.held_of_entry;
+        let held_whole = part_size <= self.held_whole();
         let mut pieces = Pieces::new(events);
         let mut running = FuturesUnordered::new();
         let mut done: Vec<(Part, Crc64Nvme)> = Vec::new();
@@ -241,25 +247,14 @@ impl<'a> Entries<'a> {
                     continue;
                 }
                 let gather = async {
-                    let held = transfer.hold(len).await?;
+                    let held = self.budget.hold(len).await;
                     Ok((pieces.take(len).await?, held))
                 };
-                tokio::pin!(gather);
-                // Parts under way go on while the next one is decoded.
-                let (part, held) = loop {
-                    tokio::select! {
-                        biased;
-                        Some(put) = running.next(), if !running.is_empty() => {
-                            let put: Result<_, Failure> = put;
-                            done.push(put.map_err(EntryError::Store)?);
-                        }
-                        part = &mut gather => break part.map_err(EntryError::Archive)?,
-                    }
-                };
+                let (part, held) = meanwhile(gather, &mut running, &mut done).await?;
                 running.push(transfer.put_part(upload, number, part, held, &transfer.stop.soon));
             }
             if held_whole {
-                pieces.end().await.map_err(EntryError::Archive)?;
+                meanwhile(pieces.end(), &mut running, &mut done).await?;
             }
             Ok(())
         }
@@ -279,6 +274,11 @@ impl<'a> Entries<'a> {
         done.sort_unstable_by_key(|(part, _)| part.number);
         let checksum = done.iter().fold(Crc64Nvme::EMPTY, |whole, (_, part)| whole.then(*part));
         Ok((done.into_iter().map(|(part, _)| part).collect(), checksum))
+    }
+
+    /// Bytes up to which an entry, or a part of one, is held; what is larger is sent as it is decoded.
+    fn held_whole(&self) -> u64 {
+        self.transfer.settings.upload.part_size.0.min(self.budget.bytes())
     }
 
     fn note(&mut self, put: Result<Result<ObjectKey, Failure>, tokio::task::JoinError>) {
@@ -311,6 +311,22 @@ impl<'a> Entries<'a> {
     async fn record(&self, entry: &Entry, start: DateTime<Utc>, result: FileResult) {
         let archive = Some(self.archive.remote.to_text());
         self.transfer.reporter.file(FileRecord { path: entry.text(), archive, start, result }).await;
+    }
+}
+
+/// Waits for what the decoder brings, while the parts under way go on.
+async fn meanwhile<T>(
+    decoded: impl Future<Output = Result<T, Failure>>,
+    running: &mut FuturesUnordered<impl Future<Output = Result<(Part, Crc64Nvme), Failure>>>,
+    done: &mut Vec<(Part, Crc64Nvme)>,
+) -> Result<T, EntryError> {
+    let mut decoded = pin!(decoded);
+    loop {
+        tokio::select! {
+            biased;
+            Some(put) = running.next(), if !running.is_empty() => done.push(put.map_err(EntryError::Store)?),
+            decoded = &mut decoded => return decoded.map_err(EntryError::Archive),
+        }
     }
 }
 

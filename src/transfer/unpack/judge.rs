@@ -61,6 +61,11 @@ impl Judge {
         }
     }
 
+    /// Bytes that all entries seen have when they are decoded, as declared.
+    pub fn unpacked(&self) -> u64 {
+        self.unpacked
+    }
+
     /// Takes note of a header. Every one is seen before the first is judged.
     ///
     /// # Errors
@@ -79,6 +84,7 @@ impl Judge {
             return Err(Failure::new(FailureCode::ArchiveLimit, message));
         }
         if entry.kind == EntryKind::File
+            && danger(&entry.name).is_none()
             && let Ok(key) = self.key(entry)
         {
             let hash = self.hash(&key);
@@ -136,6 +142,9 @@ pub fn collision(key: &ObjectKey) -> Failure {
 
 /// What is dangerous about an entry's name, if anything.
 fn danger(name: &[u8]) -> Option<&'static str> {
+    if name.is_empty() {
+        return Some("is empty");
+    }
     if name.contains(&0) {
         return Some("holds a NUL byte");
     }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
 
 use crate::failure::{Failure, FailureCode};
 use crate::plan::PlannedFile;
 use crate::transfer::Transfer;
+use crate::transfer::fetch::Background;
 
 /// The first block after a jump: a local header, or the end of a central directory.
 const FIRST_BLOCK: u64 = 64 << 10;
@@ -61,13 +61,7 @@ impl Block {
 struct Ahead {
     start: u64,
     len: u64,
-    fetch: JoinHandle<Result<Vec<Bytes>, Failure>>,
-}
-
-impl Drop for Ahead {
-    fn drop(&mut self) {
-        self.fetch.abort();
-    }
+    fetch: Background<Result<Vec<Bytes>, Failure>>,
 }
 
 impl RangeReader {
@@ -79,7 +73,7 @@ impl RangeReader {
     fn fetch(&self, start: u64, len: u64) -> Ahead {
         let (transfer, file) = (self.transfer.clone(), self.file.clone());
         let fetch = async move { transfer.range(&file, start, len, &transfer.stop.soon).await };
-        Ahead { start, len, fetch: self.runtime.spawn(fetch) }
+        Ahead { start, len, fetch: Background::spawn(fetch) }
     }
 
     /// Makes `block` one that holds `position`, which is before the end of the file.
@@ -96,7 +90,7 @@ impl RangeReader {
             }
         };
         let fetched = self.runtime.block_on(&mut ahead.fetch);
-        let pieces = fetched.map_err(|_| Failure::new(FailureCode::InternalError, "a read ahead did not end"))??;
+        let pieces = fetched.map_err(|lost| Failure::new(FailureCode::InternalError, lost))??;
         self.block = Block { start: ahead.start, len: ahead.len, pieces };
         let next = self.block.end();
         if reads_on && next < self.file.size {

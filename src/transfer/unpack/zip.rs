@@ -20,7 +20,7 @@ use crate::failure::{Failure, FailureCode};
 /// that was to be split (APPNOTE.TXT 4.3.7, 4.3.16, 8.5.4).
 const SIGNATURES: [&[u8; 4]; 3] = [b"PK\x03\x04", b"PK\x05\x06", b"PK00"];
 /// Decoded bytes handed on at once.
-const PIECE: usize = 256 << 10;
+pub const PIECE: usize = 256 << 10;
 
 /// Whether these first bytes are a zip file's.
 pub fn is_zip(start: &[u8]) -> bool {
