@@ -27,3 +27,5 @@ mod selection;
 mod servers;
 #[path = "inprocess/source.rs"]
 mod source;
+#[path = "inprocess/terminal.rs"]
+mod terminal;

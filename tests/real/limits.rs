@@ -59,6 +59,7 @@ async fn a_2_gib_file_survives_ten_cuts_in_little_memory() {
     finished.assert_exit(0, "OK");
     assert_eq!(proxy.faults(), 10);
     let peak = peak.join().expect("the watcher");
+    println!("peak memory {} MiB", peak >> 20);
     assert!(peak < 160 << 20, "peak memory {} MiB", peak >> 20);
     let object = site.bucket.client.get_object().bucket(&site.bucket.name).key("huge.bin").send().await;
     let mut body = object.expect("the object").body;
@@ -190,4 +191,24 @@ async fn a_run_is_stopped_in_time_also_where_the_store_says_nothing() {
     until("the store is silent", Duration::from_secs(20), async || (silent.faults() > 0).then_some(())).await;
     running.signal(nix::sys::signal::Signal::SIGTERM);
     running.finish().await.assert_exit(143, "INTERRUPTED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_names_in_one_directory_are_listed_in_little_memory() {
+    let site = Site::new().await;
+    let directory = site.sshd.root().join(crate::site::DIRECTORY);
+    for index in 0..100_000 {
+        let name = format!("a name that is long enough to matter, as partners like them, {index:06}.csv");
+        std::fs::File::create(directory.join(name)).expect("an empty file");
+    }
+    for engine in ["russh", "libssh2"] {
+        let run = site.run().env("DRY_RUN", true).env("SFTP_ENGINE", engine).env("LOG_LEVEL", "info");
+        let running = run.start();
+        let peak = running.watch_peak_memory();
+        let finished = running.finish().await;
+        finished.assert_exit(0, "OK");
+        assert_eq!(finished.run()["files-selected"], 100_000);
+        let peak = peak.join().expect("the watcher");
+        assert!(peak < 128 << 20, "{engine}: peak memory {} MiB", peak >> 20);
+    }
 }
