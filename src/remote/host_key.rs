@@ -14,6 +14,10 @@ use sha2::{Digest, Sha256};
 
 use super::{Error, Kind};
 
+mod search;
+
+pub use search::{KnownType, Order, Search};
+
 /// Padding is optional: OpenSSH leaves it out of fingerprints, other tools do not.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
@@ -197,27 +201,38 @@ impl HostKeyPolicy {
         if trusted.iter().any(|key| key.matches(presented)) {
             return Ok(());
         }
-        let (line, fingerprint) = (presented.to_line(), presented.fingerprint());
-        let message = if trusted.is_empty() {
-            format!(
-                "no trusted host key is given for {host} port {port}, so nothing was sent to it. It presented this key:\n  \
-                 {line}\n  {fingerprint}\n\
-                 Ask the server's operator for the fingerprint, by another way than this connection. If it is the same, pin \
-                 the key: TRUSTED_HOST_KEYS=\"{line}\", or that line as TrustedHostKeys in the secret."
-            )
-        } else {
-            let pinned: Vec<String> = trusted.iter().map(TrustedHostKey::fingerprint).collect();
-            format!(
-                "the host key of {host} port {port} is not a trusted one, so nothing was sent to it.\n  \
-                 presented: {fingerprint} ({algorithm})\n  trusted ({count}): {pinned}\n\
-                 Either the server has a new key or somebody intercepts the connection. Do not pin the new key before the \
-                 server's operator has confirmed its fingerprint, by another way than this connection.",
-                algorithm = presented.algorithm,
-                count = pinned.len(),
-                pinned = pinned.join(", "),
-            )
+        Err(self.refusal(std::slice::from_ref(presented), host, port))
+    }
+
+    /// What to say of keys that `host:port` presented and that are not trusted, in the order of its connections. There is
+    /// one at least.
+    fn refusal(&self, presented: &[HostKey], host: &str, port: u16) -> Error {
+        let shown: Vec<_> = presented.iter().map(|key| format!("{} ({})", key.fingerprint(), key.algorithm)).collect();
+        let shown = shown.join(", ");
+        let message = match (self, presented) {
+            (Self::Strict(trusted), _) if !trusted.is_empty() => {
+                let pinned: Vec<String> = trusted.iter().map(TrustedHostKey::fingerprint).collect();
+                format!(
+                    "the host key of {host} port {port} is not a trusted one, so nothing was sent to it.\n  \
+                     presented: {shown}\n  trusted ({count}): {pinned}\n\
+                     Either the server has a new key or somebody intercepts the connection. Do not pin the new key before \
+                     the server's operator has confirmed its fingerprint, by another way than this connection.",
+                    count = pinned.len(),
+                    pinned = pinned.join(", "),
+                )
+            }
+            (_, keys) => {
+                let line = keys.first().map(HostKey::to_line).unwrap_or_default();
+                let fingerprint = keys.first().map(HostKey::fingerprint).unwrap_or_default();
+                format!(
+                    "no trusted host key is given for {host} port {port}, so nothing was sent to it. It presented this \
+                     key:\n  {line}\n  {fingerprint}\n\
+                     Ask the server's operator for the fingerprint, by another way than this connection. If it is the same, \
+                     pin the key: TRUSTED_HOST_KEYS=\"{line}\", or that line as TrustedHostKeys in the secret."
+                )
+            }
         };
-        Err(Error::new(Kind::HostKey, message))
+        Error::new(Kind::HostKey, message)
     }
 
     /// The host key algorithms to ask for first, so that a server with several keys presents a pinned one. Empty where
@@ -227,13 +242,9 @@ impl HostKeyPolicy {
         let Self::Strict(trusted) = self else { return preferred };
         for key in trusted {
             let TrustedHostKey::Key(key) = key else { continue };
-            let names: &[&str] = match key.algorithm.as_str() {
-                "ssh-rsa" => &["rsa-sha2-512", "rsa-sha2-256", "ssh-rsa"],
-                other => &[other],
-            };
-            for name in names {
-                if !preferred.contains(name) {
-                    preferred.push(*name);
+            for name in search::signed_as(&key.algorithm) {
+                if !preferred.contains(&name) {
+                    preferred.push(name);
                 }
             }
         }

@@ -21,6 +21,7 @@ use secrecy::SecretString;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
+use super::host_key::{KnownType, Order};
 use super::{Attributes, Chunk, DirEntry, Endpoint, Engine, Error, Kind, Remote, RemotePath, ServerInfo, private_key};
 use session::Session;
 
@@ -33,6 +34,7 @@ const ENTRIES: usize = 256;
 #[derive(Debug, Clone)]
 pub struct Libssh2Engine {
     endpoint: Arc<Endpoint>,
+    host_key: Arc<KnownType>,
     key: Option<Arc<SecretString>>,
 }
 
@@ -43,15 +45,11 @@ impl Libssh2Engine {
             let text = private_key::load(key).and_then(|key| private_key::to_openssh(&key));
             text.map(Arc::new).map_err(|error| Error::new(Kind::Auth, error))
         });
-        Ok(Self { key: key.transpose()?, endpoint: Arc::new(endpoint) })
+        Ok(Self { key: key.transpose()?, host_key: Arc::default(), endpoint: Arc::new(endpoint) })
     }
-}
 
-#[async_trait]
-impl Engine for Libssh2Engine {
-    async fn connect(&self) -> Result<Box<dyn Remote>, Error> {
+    async fn try_once(&self, host_keys: Order, deadline: Instant) -> Result<Libssh2Remote, login::Failed> {
         let endpoint = &self.endpoint;
-        let deadline = Instant::now() + endpoint.connect_timeout;
         let socket = reach(endpoint, deadline).await?;
         let hang_up = HangUp(socket.try_clone().map_err(|error| unreachable(endpoint, &error))?);
 
@@ -62,8 +60,8 @@ impl Engine for Libssh2Engine {
         std::thread::Builder::new()
             .name("libssh2".into())
             .spawn(move || {
-                let (Self { endpoint, key }, state) = for_thread;
-                match login::open(&endpoint, key.as_deref(), socket, deadline.into_std()) {
+                let (Self { endpoint, key, .. }, state) = for_thread;
+                match login::open(&endpoint, key.as_deref(), &host_keys, socket, deadline.into_std()) {
                     Ok((session, server)) => {
                         if opened.send(Ok(server)).is_ok() {
                             work(session, queue, &state);
@@ -78,10 +76,30 @@ impl Engine for Libssh2Engine {
         // The thread keeps the deadline by itself, but for the name of a phase that it hangs in: a little later.
         let server = match timeout_at(deadline + Duration::from_millis(500), open).await {
             Ok(Ok(server)) => server?,
-            Ok(Err(_)) => return Err(Error::new(Kind::Lost, format!("libssh2 gave up on {}", endpoint.url()))),
-            Err(_) => return Err(unreachable(endpoint, &failure::NO_ANSWER)),
+            Ok(Err(_)) => return Err(Error::new(Kind::Lost, format!("libssh2 gave up on {}", endpoint.url())).into()),
+            Err(_) => return Err(unreachable(endpoint, &failure::NO_ANSWER).into()),
         };
-        Ok(Box::new(Libssh2Remote { url: endpoint.url(), server, jobs, state, hang_up }))
+        Ok(Libssh2Remote { url: endpoint.url(), server, jobs, state, hang_up })
+    }
+}
+
+#[async_trait]
+impl Engine for Libssh2Engine {
+    async fn connect(&self) -> Result<Box<dyn Remote>, Error> {
+        let deadline = Instant::now() + self.endpoint.connect_timeout;
+        // As many tries as it takes to be shown the host key that is trusted.
+        let mut search = self.host_key.search(&self.endpoint);
+        loop {
+            match self.try_once(search.order(), deadline).await {
+                Ok(remote) => {
+                    if let Some(trusted) = &remote.server.host_key {
+                        search.succeeded(trusted);
+                    }
+                    return Ok(Box::new(remote));
+                }
+                Err(login::Failed { error, presented }) => search.failed(error, presented)?,
+            }
+        }
     }
 
     fn name(&self) -> &'static str {

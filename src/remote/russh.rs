@@ -14,6 +14,7 @@ use russh::client::{Config, Msg};
 use russh::keys::PrivateKey;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect};
 
+use super::host_key::KnownType;
 use super::path::bytes_to_text;
 use super::protocol::{Reply, Request};
 use super::{Attributes, Chunk, DirEntry, Endpoint, Engine, Error, Kind, Remote, RemotePath, ServerInfo, private_key};
@@ -38,7 +39,8 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// Connects to one endpoint with `russh`.
 pub struct RusshEngine {
     endpoint: Endpoint,
-    config: Arc<Config>,
+    host_key: KnownType,
+    rekey_after: usize,
     key: Option<Arc<PrivateKey>>,
 }
 
@@ -47,25 +49,43 @@ impl RusshEngine {
     pub fn new(endpoint: Endpoint) -> Result<Self, Error> {
         let key = endpoint.credentials.private_key.as_ref().map(private_key::load).transpose();
         let key = key.map_err(|error| Error::new(Kind::Auth, error))?.map(Arc::new);
-        let config = connect::config(&endpoint, REKEY_AFTER);
-        Ok(Self { endpoint, config, key })
+        Ok(Self { endpoint, host_key: KnownType::default(), rekey_after: REKEY_AFTER, key })
     }
 
     /// Asks for new keys after this many bytes, at most 1 GiB.
     pub fn rekey_after(mut self, bytes: usize) -> Self {
-        self.config = connect::config(&self.endpoint, bytes.min(REKEY_AFTER));
+        self.rekey_after = bytes.min(REKEY_AFTER);
         self
     }
 
+    /// As many tries as it takes to be shown the host key that is trusted.
     async fn establish(&self, stage: &Stage) -> Result<Connection, Error> {
+        let mut search = self.host_key.search(&self.endpoint);
+        loop {
+            let config = connect::config(&self.endpoint, self.rekey_after, &search.order());
+            let watcher = Watcher::new(&self.endpoint);
+            let tried = self.try_once(config, &watcher, stage).await;
+            let presented = watcher.told().server.host_key.clone();
+            match (tried, presented) {
+                (Ok(connection), Some(trusted)) => {
+                    search.succeeded(&trusted);
+                    return Ok(connection);
+                }
+                (Ok(connection), None) => return Ok(connection),
+                (Err(error), presented) => search.failed(error, presented)?,
+            }
+        }
+    }
+
+    async fn try_once(&self, config: Arc<Config>, watcher: &Watcher, stage: &Stage) -> Result<Connection, Error> {
+        stage.set(Stage::TCP);
         let (stream, socket) = connect::tcp(&self.endpoint).await?;
         stage.set(Stage::KEYS);
-        let watcher = Watcher::new(&self.endpoint);
-        let mut handle = watcher.shake_hands(Arc::clone(&self.config), stream).await?;
+        let mut handle = watcher.shake_hands(config, stream).await?;
         stage.set(Stage::LOGIN);
-        let login_method = login::login(&mut handle, &watcher, &self.endpoint, self.key.as_ref(), stage).await?;
+        let login_method = login::login(&mut handle, watcher, &self.endpoint, self.key.as_ref(), stage).await?;
         stage.set(Stage::SFTP);
-        let (session, greeting) = self.start_sftp(&handle, &watcher).await?;
+        let (session, greeting) = self.start_sftp(&handle, watcher).await?;
         let mut server = watcher.told().server.clone();
         server.login_method = login_method;
         server.sftp_version = greeting.version;
@@ -120,6 +140,7 @@ impl Engine for RusshEngine {
 struct Stage(AtomicU8);
 
 impl Stage {
+    const TCP: u8 = 0;
     const KEYS: u8 = 1;
     const LOGIN: u8 = 2;
     /// The password was sent, and not answered yet.

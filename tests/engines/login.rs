@@ -25,6 +25,7 @@ contract! {
     with_nothing_pinned_the_error_shows_the_line_to_pin
     any_one_of_the_servers_keys_may_be_pinned
     a_fingerprint_may_be_pinned
+    the_fingerprint_of_any_of_the_servers_keys_may_be_pinned
     with_the_check_off_any_key_will_do
     what_the_server_says_of_itself_is_told
     aes_gcm_is_chosen_where_there_is_a_choice
@@ -218,6 +219,34 @@ async fn a_fingerprint_may_be_pinned(make: Make) {
 
     endpoint.host_keys = pinned("SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
     assert_eq!(refused(make, endpoint).await.kind, Kind::HostKey);
+}
+
+async fn the_fingerprint_of_any_of_the_servers_keys_may_be_pinned(make: Make) {
+    let sshd = start();
+    let keys: Vec<TrustedHostKey> =
+        sshd.host_key_lines().iter().map(|line| line.parse().expect("sshd's own key")).collect();
+    assert_eq!(keys.len(), 3);
+    for key in &keys {
+        let mut endpoint = endpoint(&sshd);
+        endpoint.host_keys = pinned(&key.fingerprint());
+        let engine = make(endpoint).expect("there is no key to read");
+        for _ in 0..2 {
+            let remote = engine.connect().await.unwrap_or_else(|error| panic!("{key}: {error}"));
+            assert_eq!(remote.server().host_key.clone().map(TrustedHostKey::Key).as_ref(), Some(key));
+        }
+    }
+    // The search is made once for an engine: the second connection asks for what the first one found.
+    let connections = sshd.log().matches("SSH2_MSG_KEXINIT received").count();
+    let logins = sshd.log().matches("userauth-request").count();
+    assert!(connections <= (1 + 2 + 3) + 3, "{connections} connections");
+
+    let mut endpoint = endpoint(&sshd);
+    endpoint.host_keys = pinned("SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
+    let error = refused(make, endpoint).await;
+    assert_eq!(error.kind, Kind::HostKey, "{error}");
+    assert!(keys.iter().all(|key| error.to_string().contains(&key.fingerprint())), "{error}");
+    sshd.wait_for_log("Unable to negotiate");
+    assert_eq!(sshd.log().matches("userauth-request").count(), logins, "a login was tried");
 }
 
 async fn with_the_check_off_any_key_will_do(make: Make) {

@@ -8,6 +8,7 @@ use ssh2::{KeyboardInteractivePrompt, MethodType, Prompt};
 
 use super::failure;
 use super::session::Session;
+use crate::remote::host_key::Order;
 use crate::remote::{Endpoint, Error, HostKey, Kind, ServerInfo, credentials};
 
 /// AES is done by the processor; libssh2's ChaCha20, which it would ask for first, is not.
@@ -18,18 +19,31 @@ const KEY: &str = "publickey";
 const PASSWORD: &str = "password";
 const KEYBOARD: &str = "keyboard-interactive";
 
+/// Why there is no session, and the host key that was not trusted, where that is why.
+pub struct Failed {
+    pub error: Error,
+    pub presented: Option<HostKey>,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self { error, presented: None }
+    }
+}
+
 /// Blocks until the session is ready for requests. `key` is the endpoint's, decoded: OpenSSH text.
 pub fn open(
     endpoint: &Endpoint,
     key: Option<&SecretString>,
+    host_keys: &Order,
     socket: TcpStream,
     deadline: Instant,
-) -> Result<(Session, ServerInfo), Error> {
-    let login = Login { endpoint, key, deadline, url: endpoint.url() };
+) -> Result<(Session, ServerInfo), Failed> {
+    let login = Login { endpoint, key, host_keys, deadline, url: endpoint.url() };
     let hang_up = socket.try_clone().map_err(|error| login.lost(&error))?;
     let mut ssh = ssh2::Session::new().map_err(|error| login.lost(&error))?;
     ssh.set_tcp_stream(socket);
-    login.prefer(&ssh).map_err(|error| login.lost(&error))?;
+    login.prefer(&ssh)?;
 
     login.limit(&ssh)?;
     ssh.handshake().map_err(|error| failure::of_handshake(&login.url, &error))?;
@@ -58,6 +72,7 @@ pub fn open(
 struct Login<'a> {
     endpoint: &'a Endpoint,
     key: Option<&'a SecretString>,
+    host_keys: &'a Order,
     deadline: Instant,
     url: String,
 }
@@ -77,22 +92,30 @@ impl Login<'_> {
         Ok(())
     }
 
-    fn prefer(&self, ssh: &ssh2::Session) -> Result<(), ssh2::Error> {
+    fn prefer(&self, ssh: &ssh2::Session) -> Result<(), Error> {
+        let unheard = |error: ssh2::Error| self.lost(&error);
         for direction in [MethodType::CryptCs, MethodType::CryptSc] {
-            ssh.method_pref(direction, &first(&CIPHERS, &ssh.supported_algs(direction)?))?;
+            let ciphers = first(&CIPHERS, &ssh.supported_algs(direction).map_err(unheard)?);
+            ssh.method_pref(direction, &ciphers).map_err(unheard)?;
         }
+        let mut keys = ssh.supported_algs(MethodType::HostKey).map_err(unheard)?;
         // A certificate is not what is pinned.
-        let mut keys = ssh.supported_algs(MethodType::HostKey)?;
-        keys.retain(|name| !name.contains("-cert-"));
-        ssh.method_pref(MethodType::HostKey, &first(&self.endpoint.host_keys.preferred_algorithms(), &keys))
+        keys.retain(|name| !name.contains("-cert-") && self.host_keys.rank(name).is_some());
+        keys.sort_by_key(|name| self.host_keys.rank(name));
+        if keys.is_empty() {
+            return Err(Error::new(Kind::Unreachable, format!("no host key of {} is left to ask for", self.url)));
+        }
+        ssh.method_pref(MethodType::HostKey, &keys.join(",")).map_err(unheard)
     }
 
-    fn check_host_key(&self, ssh: &ssh2::Session) -> Result<HostKey, Error> {
+    fn check_host_key(&self, ssh: &ssh2::Session) -> Result<HostKey, Failed> {
         let (blob, _) = ssh.host_key().ok_or_else(|| self.lost(&"the server showed no host key"))?;
         let key = HostKey::from_blob(blob)
             .map_err(|error| Error::new(Kind::HostKey, format!("the host key of {}: {error}", self.url)))?;
-        self.endpoint.host_keys.check(&key, &self.endpoint.host, self.endpoint.port)?;
-        Ok(key)
+        match self.endpoint.host_keys.check(&key, &self.endpoint.host, self.endpoint.port) {
+            Ok(()) => Ok(key),
+            Err(error) => Err(Failed { error, presented: Some(key) }),
+        }
     }
 
     /// Tries what the server offers and the secret has, each once: key, password, keyboard-interactive. A server that

@@ -16,6 +16,7 @@ use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKeyOrCertificate};
 use russh::{Disconnect, Limits, Preferred, SshId, cipher, compression, kex, mac};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 
+use crate::remote::host_key::Order;
 use crate::remote::{Endpoint, Error, HostKey, HostKeyPolicy, Kind, ServerInfo};
 
 /// How long an address is tried alone before the next is tried beside it (RFC 8305 §5).
@@ -38,8 +39,8 @@ const BANNER_KEPT: usize = 8 * 1024;
 
 pub type Handle = russh::client::Handle<Watcher>;
 
-/// What all connections to one endpoint have in common. A key is used for at most `rekey_after` bytes.
-pub fn config(endpoint: &Endpoint, rekey_after: usize) -> Arc<Config> {
+/// How to connect to an endpoint, asking for its host keys in this order. A key is used for at most `rekey_after` bytes.
+pub fn config(endpoint: &Endpoint, rekey_after: usize, host_keys: &Order) -> Arc<Config> {
     let unanswered = endpoint.idle_timeout.as_secs().div_ceil(KEEPALIVE_INTERVAL.as_secs()).max(1);
     Arc::new(Config {
         // RFC 4253 §4.2: no minus sign in the version.
@@ -48,7 +49,7 @@ pub fn config(endpoint: &Endpoint, rekey_after: usize) -> Arc<Config> {
         window_size: CHANNEL_WINDOW,
         maximum_packet_size: CHANNEL_PACKET,
         channel_buffer_size: CHANNEL_BUFFER,
-        preferred: preferred(&endpoint.host_keys),
+        preferred: preferred(host_keys),
         keepalive_interval: Some(KEEPALIVE_INTERVAL),
         // The interval in which the limit is passed counts too.
         keepalive_max: usize::try_from(unanswered).unwrap_or(usize::MAX),
@@ -59,7 +60,7 @@ pub fn config(endpoint: &Endpoint, rekey_after: usize) -> Arc<Config> {
 }
 
 /// AES-GCM first, for it costs least; what only old servers speak last.
-fn preferred(host_keys: &HostKeyPolicy) -> Preferred {
+fn preferred(host_keys: &Order) -> Preferred {
     Preferred {
         kex: Cow::Borrowed(&[
             kex::MLKEM768X25519_SHA256,
@@ -104,8 +105,8 @@ fn preferred(host_keys: &HostKeyPolicy) -> Preferred {
     }
 }
 
-/// Those of pinned keys first, so that a server with several keys presents a pinned one.
-fn host_key_algorithms(policy: &HostKeyPolicy) -> Vec<Algorithm> {
+/// What is asked for first in front, what is not asked for left out.
+fn host_key_algorithms(order: &Order) -> Vec<Algorithm> {
     let mut algorithms = vec![
         Algorithm::Ed25519,
         Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
@@ -115,9 +116,8 @@ fn host_key_algorithms(policy: &HostKeyPolicy) -> Vec<Algorithm> {
         Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
         Algorithm::Rsa { hash: None },
     ];
-    let pinned = policy.preferred_algorithms();
-    algorithms
-        .sort_by_key(|algorithm| pinned.iter().position(|name| *name == algorithm.as_str()).unwrap_or(pinned.len()));
+    algorithms.retain(|algorithm| order.rank(algorithm.as_str()).is_some());
+    algorithms.sort_by_key(|algorithm| order.rank(algorithm.as_str()));
     algorithms
 }
 
@@ -242,6 +242,10 @@ impl Watcher {
 
     /// Exchanges keys, and ends with an error where the host key is not trusted.
     pub async fn shake_hands(&self, config: Arc<Config>, stream: TcpStream) -> Result<Handle, Error> {
+        if config.preferred.key.is_empty() {
+            let Self { host, port, .. } = self;
+            return Err(Error::new(Kind::Unreachable, format!("no host key of {host} port {port} is left to ask for")));
+        }
         russh::client::connect_stream(config, stream, self.clone()).await.map_err(|error| match error {
             NotConnected::HostKey(error) => error,
             NotConnected::Ssh(error) => {
