@@ -10,7 +10,7 @@ use super::{Attributes, FileKind};
 
 mod framer;
 
-pub use framer::Framer;
+pub use framer::{COPY_BELOW, Framer};
 
 /// The version that is asked for, and the only one spoken.
 pub const VERSION: u32 = 3;

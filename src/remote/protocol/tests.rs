@@ -184,6 +184,22 @@ fn a_few_bytes_do_not_hold_on_to_the_packet_they_came_in() {
     assert_eq!(pieces.concat(), b"tiny");
 }
 
+#[test]
+fn data_does_not_hold_on_to_what_a_server_puts_around_it() {
+    let data = vec![7; 20_000];
+    // Behind the data in its own packet, and in a packet of its own in the same chunk.
+    let behind = framed(103, &[&[0, 0, 0, 1][..], &string(&data), &[0; 30_000]].concat());
+    let beside = [framed(103, &[&[0, 0, 0, 1][..], &string(&data)].concat()), framed(201, &[0; 30_000])].concat();
+    for stream in [behind, beside] {
+        let stream = Bytes::from(stream);
+        let mut framer = Framer::default();
+        framer.push(stream.clone());
+        let Ok(Some(Message::Reply { reply: Reply::Data(pieces), .. })) = framer.next_message() else { panic!("data") };
+        assert!(!stream.as_ptr_range().contains(&pieces[0].as_ptr()));
+        assert_eq!(pieces.concat(), data);
+    }
+}
+
 /// Packets of every type a server sends, well-formed or nearly.
 fn server_packet() -> impl Strategy<Value = Vec<u8>> {
     let text = || vec(any::<u8>(), 0..40).prop_map(|bytes| string(&bytes));

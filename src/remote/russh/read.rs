@@ -10,7 +10,7 @@ use tokio_util::sync::PollSemaphore;
 
 use super::outcome::Failure;
 use super::session::{Handle, Pending, Session, WINDOW_UNIT};
-use crate::remote::protocol::{Reply, Request, status};
+use crate::remote::protocol::{COPY_BELOW, Reply, Request, status};
 use crate::remote::{Attributes, Chunk, Error, RemotePath};
 
 /// Reads `len` bytes at `offset`, fewer at the end of the file, then the attributes. The close is sent with the request
@@ -53,6 +53,9 @@ fn expect_attributes(session: &Session, reply: Result<Reply, Failure>, path: &Re
     }
 }
 
+/// Bytes of small pieces that are put together in one buffer.
+const SMALL_TOGETHER: usize = 64 * 1024;
+
 /// What is still to be asked for, and what has come.
 struct Range {
     /// Parts that are not asked for, as offset and end; the last is the next.
@@ -60,13 +63,51 @@ struct Range {
     /// Where the file ended, as far as is known.
     end: u64,
     /// By offset.
-    pieces: BTreeMap<u64, Vec<Bytes>>,
+    runs: BTreeMap<u64, Run>,
+}
+
+/// Bytes of a file without a gap.
+#[derive(Default)]
+struct Run {
+    len: u64,
+    /// No empty piece.
+    pieces: Vec<Bytes>,
+    /// Small pieces that came one after another, put together: each alone costs several times what it holds.
+    small: Vec<u8>,
+}
+
+impl Run {
+    fn append(&mut self, data: Vec<Bytes>) {
+        for piece in data {
+            self.len += piece.len() as u64;
+            if piece.len() < COPY_BELOW && !(self.small.is_empty() && self.pieces.is_empty()) {
+                self.small.extend_from_slice(&piece);
+                if self.small.len() >= SMALL_TOGETHER {
+                    self.gather();
+                }
+            } else {
+                self.gather();
+                self.pieces.push(piece);
+            }
+        }
+    }
+
+    fn gather(&mut self) {
+        if !self.small.is_empty() {
+            self.pieces.push(Bytes::from(std::mem::take(&mut self.small).into_boxed_slice()));
+        }
+    }
+
+    fn into_pieces(mut self) -> Vec<Bytes> {
+        self.gather();
+        self.pieces
+    }
 }
 
 impl Range {
     fn new(offset: u64, len: u64) -> Self {
         let end = offset.saturating_add(len);
-        Self { missing: vec![(offset, end)], end, pieces: BTreeMap::new() }
+        Self { missing: vec![(offset, end)], end, runs: BTreeMap::new() }
     }
 
     /// The data in order. On failure, the offset of the request that failed.
@@ -89,7 +130,7 @@ impl Range {
                 else => break,
             }
         }
-        Ok(self.pieces.into_values().flatten().collect())
+        Ok(self.runs.into_values().flat_map(Run::into_pieces).collect())
     }
 
     /// The next request to make: offset and length.
@@ -127,7 +168,7 @@ impl Range {
                     self.missing.push((received_end, asked_end));
                 }
                 if offset < self.end {
-                    self.pieces.insert(offset, data);
+                    self.run_that_ends_at(offset).append(data);
                 }
             }
             Err(Failure::Refused(refusal)) if refusal.code == status::EOF => self.ends_at(offset),
@@ -137,10 +178,18 @@ impl Range {
         Ok(())
     }
 
+    /// Where a short reply is followed by the rest of what was asked for, that goes on the same run; so there are never
+    /// more runs than reads of full length.
+    fn run_that_ends_at(&mut self, offset: u64) -> &mut Run {
+        let before = self.runs.range(..offset).next_back().filter(|(start, run)| *start + run.len == offset);
+        let start = before.map_or(offset, |(start, _)| *start);
+        self.runs.entry(start).or_default()
+    }
+
     /// The file has no byte at `offset`, nor behind it, even if one was there a moment ago.
     fn ends_at(&mut self, offset: u64) {
         self.end = self.end.min(offset);
-        self.pieces.split_off(&self.end);
+        self.runs.split_off(&self.end);
     }
 }
 

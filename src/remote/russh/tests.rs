@@ -67,6 +67,18 @@ proptest! {
 }
 
 #[tokio::test]
+async fn replies_of_a_few_bytes_each_do_not_cost_many_times_what_they_hold() {
+    for max_data in [1, 3, 100] {
+        let file = content(200_000);
+        let server = Server { max_data: Some(max_data), ..Server::with_file(b"/f", file.clone()) };
+        let (connection, _) = server.serve().await.unwrap();
+        let chunk = connection.read(&path(), 0, 200_000).await.unwrap();
+        assert!(chunk.data.concat() == file);
+        assert!(chunk.data.len() < 20, "{} pieces of {max_data}", chunk.data.len());
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_allows_one_handle_serves_many_reads() {
     for max_open in [1, 3, 20] {
         let server = Server { max_open: Some(max_open), ..Server::with_file(b"/f", content(1000)) };
