@@ -265,13 +265,9 @@ impl Session {
         let mut watch = pin!(tokio::time::sleep(idle_timeout));
         let reason = loop {
             tokio::select! {
+                // Bytes before the clock: what has arrived was not silence, however late this task came to see it.
+                biased;
                 () = self.lost() => return,
-                () = &mut watch => match self.quiet_for(idle_timeout) {
-                    Ok(until) => watch.as_mut().reset(until),
-                    Err(requests) => break format!(
-                        "the server sent nothing for {idle_timeout:?} with {requests} requests outstanding"
-                    ),
-                },
                 received = inbound.receive() => match received {
                     Err(reason) => break reason,
                     Ok(chunk) => {
@@ -281,6 +277,12 @@ impl Session {
                             break reason;
                         }
                     }
+                },
+                () = &mut watch => match self.quiet_for(idle_timeout) {
+                    Ok(until) => watch.as_mut().reset(until),
+                    Err(requests) => break format!(
+                        "the server sent nothing for {idle_timeout:?} with {requests} requests outstanding"
+                    ),
                 },
             }
         };

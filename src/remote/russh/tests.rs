@@ -246,6 +246,16 @@ async fn silence_is_fine_while_nothing_is_asked() {
 }
 
 #[tokio::test]
+#[tokio::test(start_paused = true)]
+async fn bytes_that_arrive_as_the_time_ends_are_no_silence() {
+    let idle = Duration::from_secs(60);
+    let server = Server { delay: idle, ..Server::with_file(b"/f", content(10)) };
+    let (connection, _) = server.serve_with(idle).await.unwrap();
+    for _ in 0..20 {
+        connection.stat(&path()).await.unwrap();
+    }
+}
+
 async fn dropping_a_connection_ends_its_session() {
     let (connection, _) = Server::default().serve().await.unwrap();
     let session = connection.session.clone();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::super::session::{Inbound, Outbound, Session};
 use super::super::{Connection, ServerInfo};
@@ -41,6 +42,8 @@ pub struct Server {
     /// Sent in place of the answer to a request of this type.
     pub answers: Option<(u8, Vec<u8>)>,
     pub no_fstat: bool,
+    /// Between a reply and its arrival.
+    pub delay: Duration,
     pub seen: Arc<Seen>,
 }
 
@@ -69,12 +72,12 @@ impl Server {
     }
 
     pub async fn serve_with(self, idle_timeout: Duration) -> Result<(Connection, Arc<Seen>), Error> {
-        let seen = Arc::clone(&self.seen);
+        let (seen, delay) = (Arc::clone(&self.seen), self.delay);
         let (to_server, requests) = mpsc::unbounded_channel();
         let (replies, from_server) = mpsc::unbounded_channel();
         tokio::spawn(self.run(requests, replies));
-        let (session, greeting) =
-            Session::start(FromServer(from_server), ToServer(to_server), "test".into(), idle_timeout).await?;
+        let inbound = FromServer { replies: from_server, delay, arriving: None };
+        let (session, greeting) = Session::start(inbound, ToServer(to_server), "test".into(), idle_timeout).await?;
         let server =
             ServerInfo { sftp_version: greeting.version, extensions: greeting.extensions, ..ServerInfo::default() };
         Ok((Connection { session, server }, seen))
@@ -197,11 +200,25 @@ pub fn string(bytes: &[u8]) -> Vec<u8> {
     [&u32::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat()
 }
 
-struct FromServer(mpsc::UnboundedReceiver<Bytes>);
+struct FromServer {
+    replies: mpsc::UnboundedReceiver<Bytes>,
+    /// For how long bytes are on their way.
+    delay: Duration,
+    arriving: Option<(Instant, Bytes)>,
+}
 
 impl Inbound for FromServer {
     async fn receive(&mut self) -> Result<Bytes, String> {
-        self.0.recv().await.ok_or_else(|| "the test server ended".to_owned())
+        if self.arriving.is_none() {
+            let bytes = self.replies.recv().await.ok_or_else(|| "the test server ended".to_owned())?;
+            self.arriving = Some((Instant::now() + self.delay, bytes));
+        }
+        if let Some((when, _)) = &self.arriving
+            && !self.delay.is_zero()
+        {
+            tokio::time::sleep_until(*when).await;
+        }
+        Ok(self.arriving.take().map(|(_, bytes)| bytes).unwrap_or_default())
     }
 }
 
