@@ -59,7 +59,12 @@ pub async fn agree(
     if extensions.iter().any(|(name, _)| name == LIMITS_EXTENSION) {
         let reply = exchange(inbound, outbound, framer, Request::Limits.encode(0)).await.map_err(lost)?;
         if let Message::Reply { id: 0, reply: Reply::Extended(body) } = reply {
-            limits = Some(Limits::decode(body).map_err(|malformed| lost(malformed.to_string()))?);
+            match Limits::decode(body) {
+                Ok(stated) => limits = Some(stated),
+                Err(malformed) => {
+                    tracing::debug!(%malformed, "the server's limits cannot be read: going by the usual ones")
+                }
+            }
         }
     }
     let extensions = extensions.iter().map(|(name, data)| (bytes_to_text(name), bytes_to_text(data))).collect();

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::remote::FileKind;
-use server::{FSTAT, OPEN, READ, READDIR, REALPATH, Server, framed, reply, status, string};
+use server::{EXTENDED, FSTAT, OPEN, READ, READDIR, REALPATH, Server, framed, reply, status, string};
 
 mod server;
 
@@ -107,6 +107,15 @@ async fn a_stated_number_of_handles_is_kept_to_and_a_refusal_is_the_files_own() 
     let (connection, seen) = server.serve().await.unwrap();
     assert_eq!(connection.read(&path, 0, 10).await.unwrap_err().kind, Kind::Failed);
     assert_eq!((connection.concurrency(), seen.refused.load(Relaxed)), (5, 1));
+}
+
+#[tokio::test]
+async fn limits_that_cannot_be_read_are_as_good_as_none() {
+    let answers = Some((EXTENDED, reply(201, 0, &[0; 31])));
+    let server = Server { answers, limits: Some((0, 5)), ..Server::with_file(b"/f", content(10)) };
+    let (connection, _) = server.serve().await.unwrap();
+    assert_eq!(connection.concurrency(), 64);
+    assert_eq!(connection.read(&path(), 0, 10).await.unwrap().data.concat(), content(10));
 }
 
 #[tokio::test]
@@ -238,15 +247,6 @@ async fn silence_ends_the_connection_while_a_request_is_outstanding_and_every_ca
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_is_fine_while_nothing_is_asked() {
-    let (connection, _) = Server::with_file(b"/f", content(10)).serve_with(Duration::from_secs(60)).await.unwrap();
-    let lost = tokio::time::timeout(Duration::from_secs(1000), connection.session.lost()).await;
-    assert!(lost.is_err(), "lost while idle");
-    assert!(connection.stat(&path()).await.is_ok());
-}
-
-#[tokio::test]
-#[tokio::test(start_paused = true)]
 async fn bytes_that_arrive_as_the_time_ends_are_no_silence() {
     let idle = Duration::from_secs(60);
     let server = Server { delay: idle, ..Server::with_file(b"/f", content(10)) };
@@ -256,6 +256,15 @@ async fn bytes_that_arrive_as_the_time_ends_are_no_silence() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn silence_is_fine_while_nothing_is_asked() {
+    let (connection, _) = Server::with_file(b"/f", content(10)).serve_with(Duration::from_secs(60)).await.unwrap();
+    let lost = tokio::time::timeout(Duration::from_secs(1000), connection.session.lost()).await;
+    assert!(lost.is_err(), "lost while idle");
+    assert!(connection.stat(&path()).await.is_ok());
+}
+
+#[tokio::test]
 async fn dropping_a_connection_ends_its_session() {
     let (connection, _) = Server::default().serve().await.unwrap();
     let session = connection.session.clone();
