@@ -20,8 +20,8 @@ pub use error::{FieldFault, FieldFaults, SecretError};
 pub use secrets_manager::SecretsManager;
 pub use versions::{Version, Versions};
 
-/// The secret's JSON, read: every part optional until it is resolved with the configuration, and so is what could not be
-/// read.
+/// The secret's JSON, read: every part optional until it is resolved with the configuration. Only then a part that is
+/// missing, or could not be read, is a fault.
 #[derive(Debug, Clone, Default)]
 pub struct Secret {
     pub host: Option<String>,
