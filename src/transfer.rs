@@ -104,7 +104,7 @@ impl Tally {
         self.first_failure = self.first_failure.take().or(other.first_failure);
     }
 
-    /// The contract's rule: one cause that all files failed for gives its own code, anything else that failed 3.
+    /// One cause that all files failed for gives its own code, anything else that failed 3.
     pub fn exit(&self) -> Exit {
         if self.failed == 0 {
             return Exit::Ok;
