@@ -23,10 +23,10 @@ impl RemotePath {
     }
 
     /// What a server is asked for: `.` for the empty path, which not every server takes for the login directory.
-    /// [`Kind::Failed`] for a path with a NUL, which no file has, and for which OpenSSH ends the session.
+    /// [`Kind::NotFound`] for a path with a NUL, which no file has, and for which OpenSSH ends the session.
     pub fn as_asked(&self) -> Result<&[u8], Error> {
         if self.0.contains(&0) {
-            return Err(Error::new(Kind::Failed, format!("no file is named {self:?}, with a NUL byte")));
+            return Err(Error::new(Kind::NotFound, format!("no file is named {self:?}, with a NUL byte")));
         }
         Ok(if self.0.is_empty() { b"." } else { &self.0 })
     }
@@ -107,7 +107,7 @@ mod tests {
     fn a_server_is_asked_for_a_dot_instead_of_nothing_and_never_for_a_nul() {
         assert_eq!(RemotePath::from("").as_asked().unwrap(), b".");
         assert_eq!(RemotePath::from("a b").as_asked().unwrap(), b"a b");
-        assert_eq!(RemotePath::new(b"a\0b".to_vec()).as_asked().unwrap_err().kind, Kind::Failed);
+        assert_eq!(RemotePath::new(b"a\0b".to_vec()).as_asked().unwrap_err().kind, Kind::NotFound);
     }
 
     #[test]
