@@ -1,6 +1,6 @@
-//! The SFTP server as the rest of the program sees it: one connection, five questions, bytes in and bytes out.
+//! The SFTP server as the rest of the program sees it: one connection, four questions, bytes in and bytes out.
 //!
-//! Two engines answer (`remote/russh.rs`, `remote/libssh2.rs`); both pass `tests/engines.rs`. Nothing here knows
+//! Two engines answer (`remote/russh.rs`, `remote/libssh2.rs`); both pass `tests/engines/main.rs`. Nothing here knows
 //! S3, configuration or retries: every call is tried once, and its error says whether another connection would help.
 
 use std::fmt;
@@ -13,6 +13,7 @@ pub mod credentials;
 pub mod host_key;
 #[cfg(feature = "libssh2")]
 pub mod libssh2;
+mod listing;
 pub mod path;
 pub mod pool;
 pub mod private_key;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use ssh2::{File, FileStat, FileType};
 
 use super::failure;
+use crate::remote::listing::Listing;
 use crate::remote::{Attributes, Chunk, DirEntry, Error, FileKind, Kind, RemotePath};
 
 /// Bytes of one buffer that data is handed out in.
@@ -85,12 +86,12 @@ impl Session {
     ) -> Result<(), Error> {
         let mut open = self.sftp.opendir(local(dir)?).map_err(|error| failure::of("opening the directory", &error))?;
         let mut batch = Vec::new();
+        let mut listing = Listing::new(dir);
         loop {
             match open.readdir() {
                 Ok((name, stat)) => {
                     let name = bytes(name);
-                    // A name with a separator would lead out of the directory: no directory holds one.
-                    if matches!(name.as_slice(), b"" | b"." | b"..") || name.contains(&b'/') {
+                    if !listing.admits(&name)? {
                         continue;
                     }
                     batch.push(DirEntry { name, attributes: attributes(&stat) });
@@ -102,6 +103,7 @@ impl Session {
                 Err(error) => return Err(failure::of("reading the directory", &error)),
             }
         }
+        listing.finish();
         take(batch);
         Ok(())
     }

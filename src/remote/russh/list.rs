@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::outcome::Failure;
 use super::read::stat;
 use super::session::Session;
-use crate::remote::path::bytes_to_text;
+use crate::remote::listing::Listing;
 use crate::remote::protocol::{Names, Reply, Request, status};
 use crate::remote::{DirEntry, Error, FileKind, Kind, RemotePath};
 
@@ -18,7 +18,7 @@ pub async fn list(session: &Session, dir: &RemotePath, each: &mut (dyn FnMut(Dir
         Ok(handle) => handle,
         Err(failure) => return Err(why_not_open(session, dir, failure).await),
     };
-    let mut nameless = Nameless::default();
+    let mut listing = Listing::new(dir);
     let mut under_way = VecDeque::new();
     loop {
         while under_way.len() < UNDER_WAY {
@@ -28,13 +28,13 @@ pub async fn list(session: &Session, dir: &RemotePath, each: &mut (dyn FnMut(Dir
         match reply.await {
             // OpenSSH's client, too, takes no names for the end: else a server could keep it here for ever.
             Ok(Reply::Names(names)) if names.count() == 0 => break,
-            Ok(Reply::Names(names)) => take(session, names, each, &mut nameless)?,
+            Ok(Reply::Names(names)) => take(session, names, each, &mut listing)?,
             Err(Failure::Refused(refusal)) if refusal.code == status::EOF => break,
             Ok(_) => return Err(session.out_of_step()),
             Err(failure) => return Err(failure.into_error(format_args!("list {dir}"))),
         }
     }
-    nameless.warn(dir);
+    listing.finish();
     Ok(())
 }
 
@@ -54,42 +54,17 @@ fn take(
     session: &Session,
     names: Names,
     each: &mut (dyn FnMut(DirEntry) + Send),
-    nameless: &mut Nameless,
+    listing: &mut Listing<'_>,
 ) -> Result<(), Error> {
-    let whole = names.each(|name, attributes| match name {
-        b"." | b".." => {}
-        name if name.is_empty() || name.contains(&b'/') || name.contains(&0) => nameless.add(name),
-        name => each(DirEntry { name: name.to_vec(), attributes }),
+    let mut too_many = None;
+    let whole = names.each(|name, attributes| match listing.admits(name) {
+        Ok(true) => each(DirEntry { name: name.to_vec(), attributes }),
+        Ok(false) => {}
+        Err(error) => too_many = Some(error),
     });
     whole.map_err(|malformed| {
         session.end(format!("the server sent {malformed}"));
         session.lost_error()
-    })
-}
-
-/// Entries that no file can have the name of, which a server that means well does not send.
-#[derive(Default)]
-struct Nameless {
-    count: usize,
-    first: Vec<u8>,
-}
-
-impl Nameless {
-    fn add(&mut self, name: &[u8]) {
-        if self.count == 0 {
-            self.first = name.to_vec();
-        }
-        self.count += 1;
-    }
-
-    fn warn(&self, dir: &RemotePath) {
-        if self.count > 0 {
-            tracing::warn!(
-                directory = %dir,
-                entries = self.count,
-                first = ?bytes_to_text(&self.first),
-                "the server lists names that are empty or hold a separator or a NUL; they are left out"
-            );
-        }
-    }
+    })?;
+    too_many.map_or(Ok(()), Err)
 }
