@@ -11,20 +11,26 @@ use tokio_util::sync::PollSemaphore;
 use super::outcome::Failure;
 use super::session::{Handle, Pending, Session, WINDOW_UNIT};
 use crate::remote::protocol::{COPY_BELOW, Reply, Request, status};
-use crate::remote::{Attributes, Chunk, Error, RemotePath};
+use crate::remote::{Attributes, Chunk, Error, Kind, RemotePath};
 
 /// Reads `len` bytes at `offset`, fewer at the end of the file, then the attributes. The close is sent with the request
 /// for the attributes, and not waited for.
 pub async fn read(session: &Session, path: &RemotePath, offset: u64, len: u64) -> Result<Chunk, Error> {
     let open = Request::Open { path: path.as_asked()? };
     let handle = session.open(open).await.map_err(|failure| failure.into_error(format_args!("open {path}")))?;
-    let data = Range::new(offset, len)
+    let (data, no_data_at) = Range::new(offset, len)
         .read(session, &handle)
         .await
         .map_err(|(at, failure)| failure.into_error(format_args!("read {path} at byte {at}")))?;
     let attributes = handle.attributes(session);
     drop(handle);
     let attributes = attributes_of(session, path, attributes.await).await?;
+    if let (Some(at), Some(size)) = (no_data_at, attributes.size)
+        && at < size
+    {
+        let message = format!("cannot read {path} at byte {at} of {size}: the server answered with no data");
+        return Err(Error::new(Kind::Failed, message));
+    }
     Ok(Chunk { data, attributes })
 }
 
@@ -62,6 +68,8 @@ struct Range {
     missing: Vec<(u64, u64)>,
     /// Where the file ended, as far as is known.
     end: u64,
+    /// The first byte that the server sent no data for, in place of a status: at the end of the file it means that.
+    no_data_at: Option<u64>,
     /// By offset.
     runs: BTreeMap<u64, Run>,
 }
@@ -107,11 +115,11 @@ impl Run {
 impl Range {
     fn new(offset: u64, len: u64) -> Self {
         let end = offset.saturating_add(len);
-        Self { missing: vec![(offset, end)], end, runs: BTreeMap::new() }
+        Self { missing: vec![(offset, end)], end, no_data_at: None, runs: BTreeMap::new() }
     }
 
-    /// The data in order. On failure, the offset of the request that failed.
-    async fn read(mut self, session: &Session, handle: &Handle) -> Result<Vec<Bytes>, (u64, Failure)> {
+    /// The data in order, and where there was none without a word. On failure, the offset of the request that failed.
+    async fn read(mut self, session: &Session, handle: &Handle) -> Result<(Vec<Bytes>, Option<u64>), (u64, Failure)> {
         let mut window = PollSemaphore::new(session.window());
         let mut under_way = FuturesUnordered::new();
         loop {
@@ -130,7 +138,7 @@ impl Range {
                 else => break,
             }
         }
-        Ok(self.runs.into_values().flat_map(Run::into_pieces).collect())
+        Ok((self.runs.into_values().flat_map(Run::into_pieces).collect(), self.no_data_at))
     }
 
     /// The next request to make: offset and length.
@@ -159,8 +167,10 @@ impl Range {
         reply: Result<Reply, Failure>,
     ) -> Result<(), (u64, Failure)> {
         match reply {
-            // Some servers end a file with no data in place of a status.
-            Ok(Reply::Data(data)) if data.is_empty() => self.ends_at(offset),
+            Ok(Reply::Data(data)) if data.is_empty() => {
+                self.no_data_at = Some(self.no_data_at.map_or(offset, |at| at.min(offset)));
+                self.ends_at(offset);
+            }
             Ok(Reply::Data(data)) => {
                 let received: usize = data.iter().map(Bytes::len).sum();
                 let (received_end, asked_end) = (offset + received as u64, offset + u64::from(len));

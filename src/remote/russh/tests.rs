@@ -157,6 +157,17 @@ async fn a_read_that_is_dropped_at_any_point_leaves_nothing_open_and_the_connect
 }
 
 #[tokio::test]
+async fn no_data_in_the_middle_of_a_file_is_not_its_end() {
+    let server = Server { answers: Some((READ, reply(103, 2, &string(b"")))), ..Server::with_file(b"/f", content(10)) };
+    let (connection, seen) = server.serve().await.unwrap();
+    let error = connection.read(&path(), 0, 10).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Failed, "{error}");
+    assert_eq!(error.to_string(), "cannot read /f at byte 0 of 10: the server answered with no data");
+    until("closed", || seen.open.load(Relaxed) == 0).await;
+    assert!(!connection.is_lost());
+}
+
+#[tokio::test]
 async fn attributes_are_asked_for_by_path_where_the_server_knows_no_other_way() {
     let server = Server { no_fstat: true, ..Server::with_file(b"/f", content(10)) };
     let (connection, _) = server.serve().await.unwrap();
