@@ -170,6 +170,8 @@ async fn short_reads_cost_the_second_engine_no_byte_in_silence() {
     } else {
         finished.assert_exit(3, "PARTIAL");
         assert_eq!(large["failure-code"], "READ_FILE_ERROR", "{}", finished.show());
+        let message = large["failure-message"].as_str().expect("words");
+        assert!(message.contains("SFTP_ENGINE=russh"), "says what to do: {message}");
     }
 }
 

@@ -24,6 +24,21 @@ pub fn of(what: &str, error: &ssh2::Error) -> Error {
     Error::new(kind(error), format!("{what}: {}", error.message()))
 }
 
+/// Words for a failed read, of what `ssh2` and what the session say of it.
+pub fn of_read(error: &std::io::Error, session: Option<&ssh2::Error>) -> String {
+    // What `ssh2` says where there is no status that the server could have sent.
+    const NO_STATUS: &str = "unknown error";
+    let words = error.to_string();
+    match session {
+        Some(session) if words == NO_STATUS => format!(
+            "reading the file: libssh2 cannot go on ({}). It takes no reply with less data than was asked for, as some \
+             servers send: set SFTP_ENGINE=russh, which does",
+            session.message()
+        ),
+        _ => format!("reading the file: {words}"),
+    }
+}
+
 /// A failed key exchange: the server closed or timed out, has no algorithm in common with us, or is not who it claims.
 pub fn of_handshake(url: &str, error: &ssh2::Error) -> Error {
     let (kind, why) = match error.code() {

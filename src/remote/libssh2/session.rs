@@ -165,12 +165,13 @@ impl Session {
     /// status, which only tells a file that is gone from the rest.
     fn read_error<T>(&self, result: std::io::Result<T>) -> Result<T, Error> {
         result.map_err(|error| {
-            let kind = match ssh2::Error::last_session_error(&self.ssh).map(|error| error.code()) {
+            let session = ssh2::Error::last_session_error(&self.ssh);
+            let kind = match session.as_ref().map(ssh2::Error::code) {
                 _ if error.kind() == std::io::ErrorKind::NotFound => Kind::NotFound,
                 Some(ssh2::ErrorCode::Session(libssh2_sys::LIBSSH2_ERROR_SFTP_PROTOCOL)) => Kind::Failed,
                 _ => Kind::Lost,
             };
-            Error::new(kind, format!("reading the file: {error}"))
+            Error::new(kind, failure::of_read(&error, session.as_ref()))
         })
     }
 }
