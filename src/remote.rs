@@ -60,9 +60,6 @@ pub trait Engine: Send + Sync {
     /// Errors: [`Kind::Unreachable`], [`Kind::HostKey`], [`Kind::Auth`], [`Kind::Lost`] (the server closed or timed
     /// out midway, as one does that allows no further connection). Never retries.
     async fn connect(&self) -> Result<Box<dyn Remote>, Error>;
-
-    /// `russh` or `libssh2`, for logs.
-    fn name(&self) -> &'static str;
 }
 
 /// One logged-in connection with its SFTP session. Calls may run side by side. Dropping it closes the connection.

@@ -101,10 +101,6 @@ impl Engine for Libssh2Engine {
             }
         }
     }
-
-    fn name(&self) -> &'static str {
-        "libssh2"
-    }
 }
 
 /// A TCP connection to the first of the host's addresses that answers; each gets an equal share of the time left.

@@ -234,10 +234,6 @@ mod tests {
             let (open, closed) = (self.open.clone(), self.closed.clone());
             Ok(Box::new(Open { open, closed, concurrency: self.concurrency, info: ServerInfo::default() }))
         }
-
-        fn name(&self) -> &'static str {
-            "test"
-        }
     }
 
     #[async_trait]

@@ -28,7 +28,6 @@ mod kind {
     pub const OPEN: u8 = 3;
     pub const CLOSE: u8 = 4;
     pub const READ: u8 = 5;
-    pub const LSTAT: u8 = 7;
     pub const FSTAT: u8 = 8;
     pub const OPENDIR: u8 = 11;
     pub const READDIR: u8 = 12;
@@ -87,8 +86,6 @@ pub enum Request<'a> {
     ReadDir { handle: &'a [u8] },
     /// §6.8, links followed.
     Stat { path: &'a [u8] },
-    /// §6.8, links not followed.
-    LStat { path: &'a [u8] },
     /// §6.8
     FStat { handle: &'a [u8] },
     /// §6.11
@@ -113,7 +110,6 @@ impl Request<'_> {
             Self::OpenDir { path } => packet(kind::OPENDIR, id, path, 0, |_| {}),
             Self::ReadDir { handle } => packet(kind::READDIR, id, handle, 0, |_| {}),
             Self::Stat { path } => packet(kind::STAT, id, path, 0, |_| {}),
-            Self::LStat { path } => packet(kind::LSTAT, id, path, 0, |_| {}),
             Self::FStat { handle } => packet(kind::FSTAT, id, handle, 0, |_| {}),
             Self::RealPath { path } => packet(kind::REALPATH, id, path, 0, |_| {}),
             Self::Limits => packet(kind::EXTENDED, id, LIMITS_EXTENSION.as_bytes(), 0, |_| {}),

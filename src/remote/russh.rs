@@ -129,10 +129,6 @@ impl Engine for RusshEngine {
             Err(_) => Err(stage.timed_out(&self.endpoint)),
         }
     }
-
-    fn name(&self) -> &'static str {
-        "russh"
-    }
 }
 
 /// How far connecting has come.

@@ -62,7 +62,6 @@ fn requests_are_laid_out_as_the_draft_says() {
         (Request::Open { path }, 3, &[0, 0, 0, 1, 0, 0, 0, 0][..]),
         (Request::Close { handle: path }, 4, &[]),
         (Request::Read { handle: path, offset: 1 << 32, len: 9 }, 5, &[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9]),
-        (Request::LStat { path }, 7, &[]),
         (Request::FStat { handle: path }, 8, &[]),
         (Request::OpenDir { path }, 11, &[]),
         (Request::ReadDir { handle: path }, 12, &[]),
