@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aws_config::SdkConfig;
 use secrecy::SecretString;
 
-use crate::config::{Config, EngineKind};
+use crate::config::{Config, EngineKind, SecretSource};
 use crate::exit::Exit;
 #[cfg(feature = "libssh2")]
 use crate::remote::libssh2::Libssh2Engine;
@@ -52,7 +52,9 @@ pub async fn connect(config: &Config, sdk: &SdkConfig, retry: &Retry) -> Result<
         if !matches!(failed.exit, Exit::Auth | Exit::Secret) {
             return Err(failed);
         }
-        tracing::warn!(secret = label, error = failed.message, "this version of the secret does not log in");
+        if has_versions(&config.secret) {
+            tracing::warn!(secret = label, error = failed.message, "this version of the secret does not log in");
+        }
         // That the server refused one says more than that another could not be read.
         if why_not.as_ref().is_none_or(|before: &NotConnected| before.exit == Exit::Secret) {
             why_not = Some(failed);
@@ -74,6 +76,11 @@ async fn connect_with(config: &Config, secret: Secret, retry: &Retry) -> Result<
             Err(NotConnected { exit: exit_of(&error), message: error.to_string(), endpoint: Some(Box::new(endpoint)) })
         }
     }
+}
+
+/// Whether there may be another version to try.
+fn has_versions(source: &SecretSource) -> bool {
+    matches!(source, SecretSource::SecretsManager { stages, .. } if stages.len() > 1)
 }
 
 fn no_secret(error: &impl std::fmt::Display, endpoint: Option<&Endpoint>) -> NotConnected {

@@ -58,7 +58,6 @@ pub async fn run(config: Config, records: Records, terminal: Terminal, shutdown:
         version = env!("CARGO_PKG_VERSION"),
         operation = identity.operation,
         run = identity.transfer_id,
-        job = identity.connector_id,
         "starting"
     );
     tracing::debug!(settings = config.summary(), "as configured");
@@ -120,6 +119,9 @@ async fn operate(
         if config.job_name.is_none() {
             identity.connector_id = job_hash(&endpoint.host, endpoint.port, config);
         }
+    }
+    if connected.is_ok() {
+        tracing::info!(job = identity.connector_id, server = identity.url, "connected and logged in");
     }
     match config.operation {
         Operation::Test => {

@@ -66,10 +66,11 @@ pub async fn retrieve(
     let mut tally = Tally::default();
     record_undelivered(&reporter, &directory, skipped, unreadable, &plan, &mut tally).await;
     if config.dry_run {
+        tracing::info!(files = plan.files.len(), bytes, "dry run: these would be delivered");
         for file in plan.files {
             record(&reporter, &file.remote, FileResult::Planned { key: file.key, bytes: file.size }).await;
         }
-        return Outcome { exit: tally.exit(), totals: counters.totals(), message: tally.first_failure };
+        return Outcome { exit: tally.exit(), totals: counters.totals(), message: tally.message() };
     }
 
     let stop = Stop { soon: shutdown.token().clone(), now: CancellationToken::new() };
@@ -97,7 +98,7 @@ pub async fn retrieve(
     let totals = counters.totals();
     match shutdown.cause() {
         Some(exit) if tally.completed < planned => Outcome { exit, totals, message: Some(stopped_message(&totals)) },
-        _ => Outcome { exit: tally.exit(), totals, message: tally.first_failure },
+        _ => Outcome { exit: tally.exit(), totals, message: tally.message() },
     }
 }
 

@@ -86,7 +86,7 @@ pub struct Tally {
     /// The exit codes that the failures' causes have, without repetition.
     causes: HashSet<Option<Exit>>,
     /// The first failure's message.
-    pub first_failure: Option<String>,
+    first_failure: Option<String>,
 }
 
 impl Tally {
@@ -94,6 +94,15 @@ impl Tally {
         self.failed += 1;
         self.causes.insert(failure.exit);
         self.first_failure.get_or_insert_with(|| format!("{path}: {failure}"));
+    }
+
+    /// What the last record says of the failures, if there are any.
+    pub fn message(&self) -> Option<String> {
+        let first = self.first_failure.as_ref()?;
+        Some(match self.failed {
+            1 => first.clone(),
+            failed => format!("{failed} files failed; the first: {first}"),
+        })
     }
 
     /// Takes in what another tally counted.

@@ -11,7 +11,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig, stalled_stream_protection::StalledStreamProtectionConfig};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use aws_sdk_s3::types::{
     ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart, ServerSideEncryption,
@@ -92,7 +92,7 @@ impl S3Store {
         let said = match (error.code(), error.message()) {
             (Some(code), Some(message)) => format!("{code}: {message}"),
             (Some(code), None) => code.to_owned(),
-            _ => DisplayErrorContext(&error).to_string(),
+            _ => causes(&error),
         };
         let request = match error
             .as_service_error()
@@ -360,6 +360,14 @@ fn advice(kind: Kind, code: Option<&str>, bucket: &str) -> String {
             .to_owned(),
         _ => String::new(),
     }
+}
+
+/// An error and what led to it, in words, outermost first. The SDK's own rendering adds the whole structure.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut causes: Vec<_> =
+        std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();
+    causes.dedup();
+    causes.join(": ")
 }
 
 /// Whether the request could not be signed for want of credentials.

@@ -163,7 +163,7 @@ fn invalid(error: &ZipError) -> Failure {
     {
         return failure;
     }
-    Failure::new(FailureCode::ArchiveInvalid, format!("not a zip archive that can be read: {error}"))
+    Failure::new(FailureCode::ArchiveInvalid, format!("damaged, cut short, or no zip archive after all: {error}"))
 }
 
 /// A failure in one entry, which fails the archive.
