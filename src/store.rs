@@ -1,7 +1,7 @@
 //! The object store as the rest of the program sees it: put one object, or upload it in parts.
 //!
 //! An object appears whole or not at all: a put whose body breaks off leaves nothing, and so does an upload that is
-//! aborted. The S3 adapter is `store/s3.rs`, the only file that names `aws_sdk_s3`.
+//! aborted. The S3 adapter is `store/s3.rs`, and nothing else names `aws_sdk_s3`.
 
 use std::fmt;
 

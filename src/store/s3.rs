@@ -1,30 +1,28 @@
 //! The S3 adapter: requests, checksums and error codes of the S3 API. Promises what `store.rs` says.
 
-use std::pin::Pin;
-use std::sync::Mutex;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig, stalled_stream_protection::StalledStreamProtectionConfig};
-use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use aws_sdk_s3::types::{
     ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart, ServerSideEncryption,
     StorageClass,
 };
 use aws_types::service_config::ServiceConfigKey;
-use bytes::Bytes;
-use http_body::{Frame, SizeHint};
-use tokio::sync::mpsc;
 
-use super::{Body, Error, Kind, NewObject, Part, SourceBroke, Store, Upload, UploadId};
+use super::{Body, Error, Kind, NewObject, Part, Store, Upload, UploadId};
 use crate::checksum::Crc64Nvme;
 use crate::config::{ObjectAttributes, UploadSettings};
+
+mod body;
+mod fault;
+
+use body::{buffered, streamed};
+use fault::{advice, causes, classify};
 
 /// To reach an S3 endpoint; it answers in milliseconds or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -286,183 +284,9 @@ fn within(limit: Option<Duration>) -> aws_sdk_s3::config::Builder {
     aws_sdk_s3::Config::builder().timeout_config(timeouts.build())
 }
 
-/// From the service's code first, the HTTP status second, and what kind of failure the SDK saw last.
-fn classify<E>(code: Option<&str>, status: Option<u16>, error: &SdkError<E>) -> Kind
-where
-    E: std::error::Error + 'static,
-{
-    if source_broke(error) {
-        return Kind::SourceBroke;
-    }
-    match (code, status) {
-        (Some("NoSuchBucket"), _) => Kind::NoBucket,
-        (Some("NoSuchUpload"), _) => Kind::NoUpload,
-        (
-            Some(
-                "SlowDown"
-                | "RequestTimeout"
-                | "InternalError"
-                | "ServiceUnavailable"
-                | "BadDigest"
-                | "XAmzContentChecksumMismatch"
-                | "IncompleteBody",
-            ),
-            _,
-        ) => Kind::Unavailable,
-        (Some(code), _) if is_denial(code) => Kind::Denied,
-        (_, Some(301 | 401 | 403)) => Kind::Denied,
-        (_, Some(408 | 429 | 500..=599)) => Kind::Unavailable,
-        (_, Some(_)) => Kind::Rejected,
-        (_, None) => match error {
-            // No credentials, no region: nothing was sent, and nothing will be.
-            SdkError::ConstructionFailure(_) => Kind::Denied,
-            SdkError::DispatchFailure(failure) if failure.is_other() && has_no_credentials(error) => Kind::Denied,
-            _ => Kind::Unavailable,
-        },
-    }
-}
-
-/// Codes that say: not with these credentials, not from this region, not with this key.
-fn is_denial(code: &str) -> bool {
-    code.starts_with("KMS.")
-        || is_of_credentials(code)
-        || is_of_region(code)
-        || matches!(code, "AccessDenied" | "AllAccessDisabled" | "AccountProblem")
-}
-
-fn is_of_credentials(code: &str) -> bool {
-    matches!(
-        code,
-        "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken" | "RequestTimeTooSkewed"
-    )
-}
-
-fn is_of_region(code: &str) -> bool {
-    matches!(code, "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException")
-}
-
-/// What to do about it.
-fn advice(kind: Kind, code: Option<&str>, bucket: &str) -> String {
-    match (kind, code) {
-        (Kind::NoBucket, _) => format!("; check that the bucket {bucket} exists"),
-        (Kind::Denied, None) => "; no usable AWS credentials or region were found: give the task a role, and set REGION".to_owned(),
-        (Kind::Denied, Some(code)) if is_of_region(code) => {
-            "; the bucket is in another region: set REGION to the bucket's".to_owned()
-        }
-        (Kind::Denied, Some(code)) if is_of_credentials(code) => {
-            "; the AWS credentials themselves are not accepted: they are wrong, expired or for another partition".to_owned()
-        }
-        (Kind::Denied, Some(code)) if code.starts_with("KMS.") => {
-            "; check KMS_KEY_ID, or the bucket's default key, and that the task role may use it".to_owned()
-        }
-        (Kind::Denied, Some(_)) => "; the task role needs s3:PutObject and s3:AbortMultipartUpload on the bucket's objects, \
-             s3:PutObjectTagging with OBJECT_TAGS, and kms:GenerateDataKey and kms:Decrypt where a KMS key encrypts them"
-            .to_owned(),
-        _ => String::new(),
-    }
-}
-
-/// An error and what led to it, in words, outermost first. The SDK's own rendering adds the whole structure.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut causes: Vec<_> =
-        std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();
-    causes.dedup();
-    causes.join(": ")
-}
-
-/// Whether the request could not be signed for want of credentials.
-fn has_no_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<CredentialsError>())
-}
-
-/// Whether the body's own error is what ended the request.
-fn source_broke(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<SourceBroke>())
-}
-
 /// `k=v&k=v`, percent-encoded as a URL query.
 fn tagging_header(tags: &[(String, String)]) -> String {
     use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
     let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     tags.iter().map(|(key, value)| format!("{}={}", encode(key), encode(value))).collect::<Vec<_>>().join("&")
-}
-
-/// A body that the SDK can send again: pieces are shared, not copied.
-fn buffered(pieces: Vec<Bytes>) -> ByteStream {
-    let body = SdkBody::retryable(move || SdkBody::from_body_1_x(PiecesBody::new(pieces.clone())));
-    ByteStream::new(body)
-}
-
-fn streamed(len: u64, pieces: mpsc::Receiver<Result<Bytes, SourceBroke>>) -> ByteStream {
-    ByteStream::new(SdkBody::from_body_1_x(StreamedBody { remaining: len, pieces: Mutex::new(pieces) }))
-}
-
-/// Pieces in memory as an HTTP body, handed to the socket as they are.
-struct PiecesBody {
-    pieces: std::vec::IntoIter<Bytes>,
-    remaining: u64,
-}
-
-impl PiecesBody {
-    fn new(pieces: Vec<Bytes>) -> Self {
-        let remaining = pieces.iter().map(|piece| piece.len() as u64).sum();
-        Self { pieces: pieces.into_iter(), remaining }
-    }
-}
-
-impl http_body::Body for PiecesBody {
-    type Data = Bytes;
-    type Error = SourceBroke;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, SourceBroke>>> {
-        let next = self.pieces.next();
-        if let Some(piece) = &next {
-            self.remaining -= piece.len() as u64;
-        }
-        Poll::Ready(next.map(|piece| Ok(Frame::data(piece))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.remaining == 0
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.remaining)
-    }
-}
-
-/// Pieces as they arrive, exactly as many bytes as announced.
-struct StreamedBody {
-    remaining: u64,
-    /// Only ever polled by one task; the lock makes the body `Sync`, as the SDK asks.
-    pieces: Mutex<mpsc::Receiver<Result<Bytes, SourceBroke>>>,
-}
-
-impl http_body::Body for StreamedBody {
-    type Data = Bytes;
-    type Error = SourceBroke;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, SourceBroke>>> {
-        let this = self.get_mut();
-        if this.remaining == 0 {
-            return Poll::Ready(None);
-        }
-        let receiver = this.pieces.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let frame = match std::task::ready!(receiver.poll_recv(cx)) {
-            Some(Ok(piece)) if piece.len() as u64 <= this.remaining => {
-                this.remaining -= piece.len() as u64;
-                Ok(Frame::data(piece))
-            }
-            _ => Err(SourceBroke),
-        };
-        Poll::Ready(Some(frame))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.remaining == 0
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.remaining)
-    }
 }

@@ -21,6 +21,7 @@ use crate::remote::path::bytes_to_text;
 
 mod entries;
 mod judge;
+mod pieces;
 mod range_reader;
 mod zip;
 

@@ -1,0 +1,92 @@
+//! Bodies of requests: pieces in memory, and pieces as they come. Neither copies.
+
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::task::{Context, Poll};
+
+use aws_sdk_s3::primitives::{ByteStream, SdkBody};
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tokio::sync::mpsc;
+
+use crate::store::SourceBroke;
+
+/// A body that the SDK can send again: pieces are shared, not copied.
+pub fn buffered(pieces: Vec<Bytes>) -> ByteStream {
+    let body = SdkBody::retryable(move || SdkBody::from_body_1_x(PiecesBody::new(pieces.clone())));
+    ByteStream::new(body)
+}
+
+pub fn streamed(len: u64, pieces: mpsc::Receiver<Result<Bytes, SourceBroke>>) -> ByteStream {
+    ByteStream::new(SdkBody::from_body_1_x(StreamedBody { remaining: len, pieces: Mutex::new(pieces) }))
+}
+
+/// Pieces in memory as an HTTP body, handed to the socket as they are.
+struct PiecesBody {
+    pieces: std::vec::IntoIter<Bytes>,
+    remaining: u64,
+}
+
+impl PiecesBody {
+    fn new(pieces: Vec<Bytes>) -> Self {
+        let remaining = pieces.iter().map(|piece| piece.len() as u64).sum();
+        Self { pieces: pieces.into_iter(), remaining }
+    }
+}
+
+impl http_body::Body for PiecesBody {
+    type Data = Bytes;
+    type Error = SourceBroke;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, SourceBroke>>> {
+        let next = self.pieces.next();
+        if let Some(piece) = &next {
+            self.remaining -= piece.len() as u64;
+        }
+        Poll::Ready(next.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.remaining == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.remaining)
+    }
+}
+
+/// Pieces as they arrive, exactly as many bytes as announced.
+struct StreamedBody {
+    remaining: u64,
+    /// Only ever polled by one task; the lock makes the body `Sync`, as the SDK asks.
+    pieces: Mutex<mpsc::Receiver<Result<Bytes, SourceBroke>>>,
+}
+
+impl http_body::Body for StreamedBody {
+    type Data = Bytes;
+    type Error = SourceBroke;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, SourceBroke>>> {
+        let this = self.get_mut();
+        if this.remaining == 0 {
+            return Poll::Ready(None);
+        }
+        let receiver = this.pieces.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let frame = match std::task::ready!(receiver.poll_recv(cx)) {
+            Some(Ok(piece)) if piece.len() as u64 <= this.remaining => {
+                this.remaining -= piece.len() as u64;
+                Ok(Frame::data(piece))
+            }
+            _ => Err(SourceBroke),
+        };
+        Poll::Ready(Some(frame))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.remaining == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.remaining)
+    }
+}

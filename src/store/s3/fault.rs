@@ -1,0 +1,100 @@
+//! What went wrong with a request: its kind, from the service's codes, and words for the person who reads the log.
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_s3::error::SdkError;
+
+use crate::store::{Kind, SourceBroke};
+
+/// From the service's code first, the HTTP status second, and what kind of failure the SDK saw last.
+pub fn classify<E>(code: Option<&str>, status: Option<u16>, error: &SdkError<E>) -> Kind
+where
+    E: std::error::Error + 'static,
+{
+    if source_broke(error) {
+        return Kind::SourceBroke;
+    }
+    match (code, status) {
+        (Some("NoSuchBucket"), _) => Kind::NoBucket,
+        (Some("NoSuchUpload"), _) => Kind::NoUpload,
+        (
+            Some(
+                "SlowDown"
+                | "RequestTimeout"
+                | "InternalError"
+                | "ServiceUnavailable"
+                | "BadDigest"
+                | "XAmzContentChecksumMismatch"
+                | "IncompleteBody",
+            ),
+            _,
+        ) => Kind::Unavailable,
+        (Some(code), _) if is_denial(code) => Kind::Denied,
+        (_, Some(301 | 401 | 403)) => Kind::Denied,
+        (_, Some(408 | 429 | 500..=599)) => Kind::Unavailable,
+        (_, Some(_)) => Kind::Rejected,
+        (_, None) => match error {
+            // No credentials, no region: nothing was sent, and nothing will be.
+            SdkError::ConstructionFailure(_) => Kind::Denied,
+            SdkError::DispatchFailure(failure) if failure.is_other() && has_no_credentials(error) => Kind::Denied,
+            _ => Kind::Unavailable,
+        },
+    }
+}
+
+/// Codes that say: not with these credentials, not from this region, not with this key.
+fn is_denial(code: &str) -> bool {
+    code.starts_with("KMS.")
+        || is_of_credentials(code)
+        || is_of_region(code)
+        || matches!(code, "AccessDenied" | "AllAccessDisabled" | "AccountProblem")
+}
+
+fn is_of_credentials(code: &str) -> bool {
+    matches!(
+        code,
+        "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken" | "RequestTimeTooSkewed"
+    )
+}
+
+fn is_of_region(code: &str) -> bool {
+    matches!(code, "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException")
+}
+
+/// What to do about it.
+pub fn advice(kind: Kind, code: Option<&str>, bucket: &str) -> String {
+    match (kind, code) {
+        (Kind::NoBucket, _) => format!("; check that the bucket {bucket} exists"),
+        (Kind::Denied, None) => "; no usable AWS credentials or region were found: give the task a role, and set REGION".to_owned(),
+        (Kind::Denied, Some(code)) if is_of_region(code) => {
+            "; the bucket is in another region: set REGION to the bucket's".to_owned()
+        }
+        (Kind::Denied, Some(code)) if is_of_credentials(code) => {
+            "; the AWS credentials themselves are not accepted: they are wrong, expired or for another partition".to_owned()
+        }
+        (Kind::Denied, Some(code)) if code.starts_with("KMS.") => {
+            "; check KMS_KEY_ID, or the bucket's default key, and that the task role may use it".to_owned()
+        }
+        (Kind::Denied, Some(_)) => "; the task role needs s3:PutObject and s3:AbortMultipartUpload on the bucket's objects, \
+             s3:PutObjectTagging with OBJECT_TAGS, and kms:GenerateDataKey and kms:Decrypt where a KMS key encrypts them"
+            .to_owned(),
+        _ => String::new(),
+    }
+}
+
+/// An error and what led to it, in words, outermost first. The SDK's own rendering adds the whole structure.
+pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut causes: Vec<_> =
+        std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();
+    causes.dedup();
+    causes.join(": ")
+}
+
+/// Whether the request could not be signed for want of credentials.
+fn has_no_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<CredentialsError>())
+}
+
+/// Whether the body's own error is what ended the request.
+fn source_broke(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<SourceBroke>())
+}
