@@ -17,10 +17,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use harness::noise;
 use harness::proxy::{Proxy, Toward};
 use harness::until;
 use run::Run;
-use site::{Site, noise};
+use site::Site;
 
 /// What the image may weigh, as it is downloaded.
 const MOST_COMPRESSED_BYTES: u64 = 25_000_000;

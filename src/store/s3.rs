@@ -21,7 +21,7 @@ use crate::config::{ObjectAttributes, UploadSettings};
 mod body;
 mod fault;
 
-use body::{buffered, streamed};
+use body::Wire;
 use fault::{advice, causes, classify};
 
 /// To reach an S3 endpoint; it answers in milliseconds or not at all.
@@ -125,7 +125,7 @@ impl S3Store {
 #[async_trait]
 impl Store for S3Store {
     async fn put(&self, object: &NewObject, body: Body) -> Result<(), Error> {
-        let mut request = self
+        let request = self
             .client
             .put_object()
             .bucket(&self.bucket)
@@ -134,20 +134,17 @@ impl Store for S3Store {
             .set_server_side_encryption(self.sse())
             .set_ssekms_key_id(self.attributes.kms_key_id.clone())
             .set_storage_class(self.storage_class())
-            .set_tagging(self.tagging.clone());
-        for (name, value) in &object.metadata {
-            request = request.metadata(*name, value);
-        }
+            .set_tagging(self.tagging.clone())
+            .set_metadata(Some(
+                object.metadata.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+            ));
         let (limit, checksum) = limit_and_checksum(&body);
-        request = match body {
-            Body::Buffered { pieces, checksum } => request
-                .content_length(checksum.len() as i64)
-                .checksum_crc64_nvme(checksum.to_base64())
-                .body(buffered(pieces)),
-            Body::Streamed { len, pieces } => {
-                request.checksum_algorithm(ChecksumAlgorithm::Crc64Nvme).body(streamed(len, pieces))
-            }
-        };
+        let wire = Wire::from(body);
+        let request = request
+            .set_content_length(wire.content_length)
+            .set_checksum_crc64_nvme(wire.checksum)
+            .set_checksum_algorithm(wire.algorithm)
+            .body(wire.body);
         let error = match request.customize().config_override(within(limit)).send().await {
             Ok(_) => return Ok(()),
             Err(error) => self.error("PutObject to", object.key.as_str(), error),
@@ -162,7 +159,7 @@ impl Store for S3Store {
     }
 
     async fn begin(&self, object: &NewObject) -> Result<UploadId, Error> {
-        let mut request = self
+        let request = self
             .client
             .create_multipart_upload()
             .bucket(&self.bucket)
@@ -173,10 +170,10 @@ impl Store for S3Store {
             .set_server_side_encryption(self.sse())
             .set_ssekms_key_id(self.attributes.kms_key_id.clone())
             .set_storage_class(self.storage_class())
-            .set_tagging(self.tagging.clone());
-        for (name, value) in &object.metadata {
-            request = request.metadata(*name, value);
-        }
+            .set_tagging(self.tagging.clone())
+            .set_metadata(Some(
+                object.metadata.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+            ));
         let sent = request.customize().config_override(within(Some(BRIEF))).send().await;
         let begun = sent.map_err(|e| self.error("CreateMultipartUpload of", object.key.as_str(), e))?;
         match begun.upload_id() {
@@ -197,15 +194,12 @@ impl Store for S3Store {
         let request =
             self.client.upload_part().bucket(&self.bucket).key(key).upload_id(&upload.id.0).part_number(number as i32);
         let (limit, checksum) = limit_and_checksum(&body);
-        let request = match body {
-            Body::Buffered { pieces, checksum } => request
-                .content_length(checksum.len() as i64)
-                .checksum_crc64_nvme(checksum.to_base64())
-                .body(buffered(pieces)),
-            Body::Streamed { len, pieces } => {
-                request.checksum_algorithm(ChecksumAlgorithm::Crc64Nvme).body(streamed(len, pieces))
-            }
-        };
+        let wire = Wire::from(body);
+        let request = request
+            .set_content_length(wire.content_length)
+            .set_checksum_crc64_nvme(wire.checksum)
+            .set_checksum_algorithm(wire.algorithm)
+            .body(wire.body);
         let stored = request
             .customize()
             .config_override(within(limit))

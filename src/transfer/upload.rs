@@ -185,9 +185,8 @@ impl Transfer {
         let id = self.begin(&object).await?;
         let upload = Upload { object: &object, id: &id };
         let result = async {
-            let (parts, checksum) = self.upload_parts(file, &upload, turn).await?;
-            self.complete(&upload, &parts, checksum).await?;
-            Ok(checksum)
+            let parts = self.upload_parts(file, &upload, turn).await?;
+            self.complete(&upload, parts).await
         };
         let result = result.await;
         if result.is_err() {
@@ -202,17 +201,20 @@ impl Transfer {
         self.store.begin(object).await.map_err(|error| self.write_failure(&error))
     }
 
-    /// Makes the object out of its parts. Not given up midway: the object may be there already.
+    /// Makes the object out of its parts, whatever order they ended in. Not given up midway: the object may be there
+    /// already.
     pub(super) async fn complete(
         &self,
         upload: &Upload<'_>,
-        parts: &[Part],
-        checksum: Crc64Nvme,
-    ) -> Result<(), Failure> {
+        mut parts: Vec<(Part, Crc64Nvme)>,
+    ) -> Result<Crc64Nvme, Failure> {
+        parts.sort_unstable_by_key(|(part, _)| part.number);
+        let checksum = parts.iter().fold(Crc64Nvme::EMPTY, |whole, (_, part)| whole.then(*part));
+        let parts: Vec<_> = parts.into_iter().map(|(part, _)| part).collect();
         let _place = self.place(&self.stop.soon).await?;
-        self.store.complete(upload, parts, checksum).await.map_err(|error| self.write_failure(&error))?;
+        self.store.complete(upload, &parts, checksum).await.map_err(|error| self.write_failure(&error))?;
         self.count_object(checksum.len());
-        Ok(())
+        Ok(checksum)
     }
 
     /// Aborts an upload. That it could not be is told beside the failure that led here, never instead of it.
@@ -234,7 +236,7 @@ impl Transfer {
         file: &PlannedFile,
         upload: &Upload<'_>,
         turn: SemaphorePermit<'_>,
-    ) -> Result<(Vec<Part>, Crc64Nvme), Failure> {
+    ) -> Result<Vec<(Part, Crc64Nvme)>, Failure> {
         let part_size = plan::part_size(file.size, self.settings.upload.part_size.0);
         let stop = self.stop.soon.child_token();
         let mut turn = Some(turn);
@@ -271,9 +273,7 @@ impl Transfer {
         if let Some(failure) = failed {
             return Err(failure);
         }
-        done.sort_unstable_by_key(|(part, _): &(Part, Crc64Nvme)| part.number);
-        let checksum = done.iter().fold(Crc64Nvme::EMPTY, |whole, (_, part)| whole.then(*part));
-        Ok((done.into_iter().map(|(part, _)| part).collect(), checksum))
+        Ok(done)
     }
 
     /// What a part of `len` bytes takes from the budget.

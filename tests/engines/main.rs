@@ -100,14 +100,5 @@ async fn list(remote: &dyn Remote, dir: &str) -> Result<Vec<DirEntry>, Error> {
 
 /// Bytes that no two places of a file share.
 fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut bytes = Vec::with_capacity(len + 8);
-    while bytes.len() < len {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(len);
-    bytes
+    harness::noise(len, 0x9e37_79b9_7f4a_7c15)
 }

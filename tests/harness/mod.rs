@@ -37,3 +37,18 @@ pub async fn until<T>(what: &str, limit: Duration, mut ready: impl AsyncFnMut() 
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+/// `len` bytes that differ from place to place and do not compress.
+pub fn noise(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        // xorshift64: fast, and good enough to tell any two ranges apart.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}

@@ -6,11 +6,12 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
+use crate::harness::noise;
 use crate::harness::proxy::{Proxy, Toward};
 use crate::harness::seaweed::READER;
 use crate::harness::sshd::{HostKeyType, Sshd, SshdOptions};
 use crate::harness::until;
-use crate::site::{DIRECTORY, Site, noise};
+use crate::site::{DIRECTORY, Site};
 
 const MIB: usize = 1 << 20;
 

@@ -2,8 +2,9 @@
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
+use crate::harness::noise;
 use crate::harness::sshd::SshdOptions;
-use crate::site::{DIRECTORY, Site, noise, zip};
+use crate::site::{DIRECTORY, Site, zip};
 
 const MIB: usize = 1 << 20;
 

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use crate::harness::noise;
 use crate::harness::proxy::{Proxy, Toward};
 use crate::harness::sshd::SshdOptions;
 use crate::harness::until;
-use crate::site::{Site, noise, zip};
+use crate::site::{Site, zip};
 
 const MIB: usize = 1 << 20;
 

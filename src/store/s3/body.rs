@@ -5,19 +5,48 @@ use std::sync::Mutex;
 use std::task::{Context, Poll};
 
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
+use aws_sdk_s3::types::ChecksumAlgorithm;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::sync::mpsc;
 
-use crate::store::SourceBroke;
+use crate::store::{Body, SourceBroke};
+
+/// What a request that carries a body is given: a checksum ahead of bytes that are at hand, a trailer after those that are
+/// not.
+pub struct Wire {
+    pub body: ByteStream,
+    pub content_length: Option<i64>,
+    pub checksum: Option<String>,
+    pub algorithm: Option<ChecksumAlgorithm>,
+}
+
+impl From<Body> for Wire {
+    fn from(body: Body) -> Self {
+        match body {
+            Body::Buffered { pieces, checksum } => Self {
+                body: buffered(pieces),
+                content_length: Some(checksum.len() as i64),
+                checksum: Some(checksum.to_base64()),
+                algorithm: None,
+            },
+            Body::Streamed { len, pieces } => Self {
+                body: streamed(len, pieces),
+                content_length: None,
+                checksum: None,
+                algorithm: Some(ChecksumAlgorithm::Crc64Nvme),
+            },
+        }
+    }
+}
 
 /// A body that the SDK can send again: pieces are shared, not copied.
-pub fn buffered(pieces: Vec<Bytes>) -> ByteStream {
+fn buffered(pieces: Vec<Bytes>) -> ByteStream {
     let body = SdkBody::retryable(move || SdkBody::from_body_1_x(PiecesBody::new(pieces.clone())));
     ByteStream::new(body)
 }
 
-pub fn streamed(len: u64, pieces: mpsc::Receiver<Result<Bytes, SourceBroke>>) -> ByteStream {
+fn streamed(len: u64, pieces: mpsc::Receiver<Result<Bytes, SourceBroke>>) -> ByteStream {
     ByteStream::new(SdkBody::from_body_1_x(StreamedBody { remaining: len, pieces: Mutex::new(pieces) }))
 }
 

@@ -212,9 +212,8 @@ impl<'a> Entries<'a> {
         let id = transfer.begin(object).await.map_err(EntryError::Store)?;
         let upload = Upload { object, id: &id };
         let result = async {
-            let (parts, checksum) = self.put_parts(&upload, size, events).await?;
-            transfer.complete(&upload, &parts, checksum).await.map_err(EntryError::Store)?;
-            Ok(checksum)
+            let parts = self.put_parts(&upload, size, events).await?;
+            transfer.complete(&upload, parts).await.map_err(EntryError::Store)
         };
         let result = result.await;
         if result.is_err() {
@@ -228,7 +227,7 @@ impl<'a> Entries<'a> {
         upload: &Upload<'_>,
         size: u64,
         events: &mut Events,
-    ) -> Result<(Vec<Part>, Crc64Nvme), EntryError> {
+    ) -> Result<Vec<(Part, Crc64Nvme)>, EntryError> {
         let transfer = &self.transfer;
         let part_size = plan::part_size(size, transfer.settings.upload.part_size.0);
         let held_whole = part_size <= self.held_whole();
@@ -269,9 +268,7 @@ impl<'a> Entries<'a> {
         if let Some(failure) = store_failure {
             return Err(EntryError::Store(failure));
         }
-        done.sort_unstable_by_key(|(part, _)| part.number);
-        let checksum = done.iter().fold(Crc64Nvme::EMPTY, |whole, (_, part)| whole.then(*part));
-        Ok((done.into_iter().map(|(part, _)| part).collect(), checksum))
+        Ok(done)
     }
 
     /// Bytes up to which an entry, or a part of one, is held; what is larger is sent as it is decoded.
