@@ -1,6 +1,6 @@
 //! From what was selected to what will be done: the S3 key of each file, and which of them cannot have one. Pure.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 
@@ -8,7 +8,11 @@ use crate::failure::{Failure, FailureCode};
 use crate::list::Entry;
 use crate::remote::RemotePath;
 use crate::store::NewObject;
-use crate::template::{FileContext, KeyTemplate, ObjectKey};
+use crate::template::{FileContext, KeyTemplate, ObjectKey, UnpackTemplate};
+
+mod sharing;
+
+pub use sharing::SMALLEST_ARCHIVE;
 
 /// S3 takes no more parts than this (Amazon S3 multipart upload limits).
 pub const MOST_PARTS: u64 = 10_000;
@@ -30,6 +34,8 @@ pub struct PlannedFile {
     /// Seconds since the epoch, where the server tells.
     pub mtime: Option<u32>,
     pub key: ObjectKey,
+    /// Whether an archive's entry may map to this key, or an entry of this file, should it be an archive, to another's.
+    pub may_share_key: bool,
 }
 
 impl PlannedFile {
@@ -95,8 +101,14 @@ pub fn key_of(
     template.render(&context).map_err(|error| Failure::new(FailureCode::KeyInvalid, error.to_string()))
 }
 
-/// Plans every selected entry of `directory`, in the order given.
-pub fn plan(entries: Vec<Entry>, directory: &RemotePath, template: &KeyTemplate, run: RunContext<'_>) -> Plan {
+/// Plans every selected entry of `directory`, in the order given. `unpack` is where the entries of archives go, if they do.
+pub fn plan(
+    entries: Vec<Entry>,
+    directory: &RemotePath,
+    template: &KeyTemplate,
+    unpack: Option<&UnpackTemplate>,
+    run: RunContext<'_>,
+) -> Plan {
     let mut plan = Plan::default();
     for entry in entries {
         let remote = directory.join(entry.path.as_bytes());
@@ -105,7 +117,10 @@ pub fn plan(entries: Vec<Entry>, directory: &RemotePath, template: &KeyTemplate,
             Err(failure) => plan.failed.push((remote, failure)),
         }
     }
-    fail_collisions(&mut plan);
+    sharing::fail_collisions(&mut plan);
+    if let Some(unpack) = unpack {
+        sharing::mark_possible(&mut plan, template, unpack, run);
+    }
     plan
 }
 
@@ -125,32 +140,7 @@ fn plan_file(
     let relative = entry.path.to_text();
     let mtime = entry.attributes.mtime;
     let key = key_of(template, run, &relative, mtime)?;
-    Ok(PlannedFile { remote: remote.clone(), relative, size, mtime, key })
-}
-
-/// Files that share a key all fail: which of them was meant cannot be known.
-fn fail_collisions(plan: &mut Plan) {
-    let mut sharing: HashMap<ObjectKey, u32> = HashMap::with_capacity(plan.files.len());
-    for file in &plan.files {
-        *sharing.entry(file.key.clone()).or_default() += 1;
-    }
-    if sharing.len() == plan.files.len() {
-        return;
-    }
-    for file in std::mem::take(&mut plan.files) {
-        match sharing.get(&file.key) {
-            Some(&files) if files > 1 => {
-                let message = format!(
-                    "{files} files of this run map to the key {:?}; none of them is delivered. Make KEY_TEMPLATE tell \
-                     them apart, for example with {{path}}",
-                    file.key.as_str()
-                );
-                plan.failed.push((file.remote, Failure::new(FailureCode::KeyCollision, message)));
-                plan.contested.insert(file.key);
-            }
-            _ => plan.files.push(file),
-        }
-    }
+    Ok(PlannedFile { remote: remote.clone(), relative, size, mtime, key, may_share_key: false })
 }
 
 /// The size of each part but the last, for an object of `size` bytes: `wished`, or as much more as [`MOST_PARTS`] needs.
@@ -174,25 +164,30 @@ mod tests {
     use proptest::prelude::*;
 
     fn entry(path: &[u8]) -> Entry {
-        let attributes = Attributes { size: Some(3), mtime: Some(1_700_000_000), kind: FileKind::File };
+        let attributes = Attributes { size: Some(300), mtime: Some(1_700_000_000), kind: FileKind::File };
         Entry { path: RemotePath::new(path), attributes }
     }
 
-    fn planned(paths: &[&[u8]], template: &str) -> Plan {
-        let run = RunContext { id: "run", start: DateTime::UNIX_EPOCH };
-        plan(paths.iter().map(|path| entry(path)).collect(), &"/out".into(), &template.parse().unwrap(), run)
+    pub fn run() -> RunContext<'static> {
+        RunContext { id: "run", start: DateTime::UNIX_EPOCH }
+    }
+
+    pub fn planned(paths: &[&[u8]], template: &str, unpack: Option<&str>) -> Plan {
+        let entries = paths.iter().map(|path| entry(path)).collect();
+        let unpack = unpack.map(|unpack| unpack.parse().unwrap());
+        plan(entries, &"/out".into(), &template.parse().unwrap(), unpack.as_ref(), run())
     }
 
     #[test]
     fn a_file_is_asked_for_by_its_bytes_and_stored_by_its_text() {
-        let plan = planned(&[b"caf\xe9.txt"], "{path}");
+        let plan = planned(&[b"caf\xe9.txt"], "{path}", None);
         assert_eq!(plan.files[0].remote.as_bytes(), b"/out/caf\xe9.txt");
         assert_eq!(plan.files[0].key.as_str(), "caf%E9.txt");
     }
 
     #[test]
     fn files_that_share_a_key_all_fail_and_the_others_go_on() {
-        let plan = planned(&[b"a/x.csv", b"b/x.csv", b"c/y.csv"], "in/{name}");
+        let plan = planned(&[b"a/x.csv", b"b/x.csv", b"c/y.csv"], "in/{name}", None);
         let failed: Vec<_> = plan.failed.iter().map(|(path, failure)| (path.to_text(), failure.code)).collect();
         assert_eq!(
             failed,
@@ -206,12 +201,12 @@ mod tests {
 
     #[test]
     fn an_encoded_byte_and_the_text_that_looks_like_it_collide() {
-        assert_eq!(planned(&[b"\xff", b"%FF"], "{path}").failed.len(), 2);
+        assert_eq!(planned(&[b"\xff", b"%FF"], "{path}", None).failed.len(), 2);
     }
 
     #[test]
     fn metadata_is_what_rclone_reads() {
-        let object = planned(&[b"a b.csv"], "{path}").files[0].object();
+        let object = planned(&[b"a b.csv"], "{path}", None).files[0].object();
         assert_eq!(object.metadata, [("mtime", "1700000000".to_owned()), ("sftp-path", "/out/a%20b.csv".to_owned())]);
         assert_eq!(object.content_type, "text/csv");
     }

@@ -56,7 +56,8 @@ pub async fn retrieve(
     counters.files_skipped.store(skipped.len() as u64, Ordering::Relaxed);
     let identity = reporter.identity();
     let run = RunContext { id: &identity.transfer_id, start: identity.start };
-    let plan = plan::plan(selected, &directory, &config.keys, run);
+    let unpack = config.unpack.zip.then_some(&config.unpack.template);
+    let plan = plan::plan(selected, &directory, &config.keys, unpack, run);
     let bytes: u64 = plan.files.iter().map(|file| file.size).sum();
     tracing::info!(
         directory = %directory, selected = counters.totals().files_selected, skipped = skipped.len(), bytes,

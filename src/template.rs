@@ -11,6 +11,7 @@
 
 mod object_key;
 mod parse;
+mod prefix;
 
 use std::fmt::{self, Write as _};
 
@@ -72,7 +73,8 @@ impl KeyTemplate {
     pub fn render(&self, file: &FileContext<'_>) -> Result<ObjectKey, KeyError> {
         let (dir, name) = file.path.rsplit_once('/').unwrap_or(("", file.path));
         let (stem, ext) = split_extension(name);
-        let key = render_segments(&self.segments, |piece, key| {
+        let mut key = String::new();
+        render_segments(&mut key, &self.segments, |piece, key| {
             match piece {
                 KeyPiece::Literal(text) => key.push_str(text),
                 KeyPiece::Path => key.push_str(file.path),
@@ -110,8 +112,9 @@ impl UnpackTemplate {
             });
             Ok::<(), std::convert::Infallible>(())
         };
-        match render_segments(&self.segments, push) {
-            Ok(path) => path,
+        let mut path = String::new();
+        match render_segments(&mut path, &self.segments, push) {
+            Ok(()) => path,
             Err(never) => match never {},
         }
     }
@@ -134,12 +137,13 @@ impl Piece for UnpackPiece {
     }
 }
 
-/// Joins the segments with `/`, leaving out those that hold a placeholder and come out empty.
+/// Joins the segments with `/`, leaving out those that hold a placeholder and come out empty. What was rendered before an
+/// error stays.
 fn render_segments<P: Piece, E>(
+    rendered: &mut String,
     segments: &[Vec<P>],
     mut push: impl FnMut(&P, &mut String) -> Result<(), E>,
-) -> Result<String, E> {
-    let mut rendered = String::new();
+) -> Result<(), E> {
     let mut first = true;
     for segment in segments {
         let before = rendered.len();
@@ -148,7 +152,7 @@ fn render_segments<P: Piece, E>(
         }
         let start = rendered.len();
         for piece in segment {
-            push(piece, &mut rendered)?;
+            push(piece, rendered)?;
         }
         if rendered.len() == start && segment.iter().any(|piece| !piece.is_literal()) {
             rendered.truncate(before);
@@ -156,7 +160,7 @@ fn render_segments<P: Piece, E>(
             first = false;
         }
     }
-    Ok(rendered)
+    Ok(())
 }
 
 fn push_time(key: &mut String, time: DateTime<Utc>, format: &[Item<'static>]) -> Result<(), KeyError> {

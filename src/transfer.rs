@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use chrono::Utc;
 use secrecy::SecretString;
@@ -18,7 +18,7 @@ use crate::checksum::Crc64Nvme;
 use crate::config::{UnpackSettings, UploadSettings};
 use crate::exit::Exit;
 use crate::failure::{Failure, FailureCode};
-use crate::plan::PlannedFile;
+use crate::plan::{PlannedFile, SMALLEST_ARCHIVE};
 use crate::remote::pool::Pool;
 use crate::report::{Counters, FileRecord, FileResult, Reporter};
 use crate::retry::Retry;
@@ -31,6 +31,7 @@ mod unpack;
 mod upload;
 
 pub use budget::Budget;
+use unpack::{Claims, KeyHasher, Settled};
 
 /// Files under way at once: enough to keep hundreds of small ones in flight on each connection, few enough that what a
 /// task weighs does not matter.
@@ -69,8 +70,8 @@ pub struct Transfer {
     turn: Semaphore,
     /// Places among the archives being unpacked.
     unpacking: Semaphore,
-    /// Keys that objects of this run have or will have, to find collisions of archive entries with them.
-    keys: Mutex<HashSet<ObjectKey>>,
+    /// What keys are hashed with, where who claims them is compared.
+    hasher: KeyHasher,
     /// Why nothing can be stored, once that is clear: no further file is read.
     store_is_down: OnceLock<Failure>,
     /// Requests to the store that failed for want of a bucket, a permission or an answer.
@@ -155,7 +156,7 @@ impl Transfer {
             requests,
             turn: Semaphore::new(1),
             unpacking: Semaphore::new(unpack::places()),
-            keys: Mutex::default(),
+            hasher: KeyHasher::default(),
             store_is_down: OnceLock::new(),
             store_failures: AtomicU32::new(0),
             counters: reporter.counters().clone(),
@@ -171,13 +172,12 @@ impl Transfer {
     /// that were not begun when the run was stopped have none.
     /// Nothing is stored at a key of `contested`.
     pub async fn run(self: &Arc<Self>, files: Vec<PlannedFile>, contested: HashSet<ObjectKey>) -> Tally {
-        if self.settings.unpack.zip {
-            self.lock_keys().extend(files.iter().map(|file| file.key.clone()).chain(contested));
-        }
         let mut tally = Tally::default();
+        let Settled { contested, mut failed } = self.settle(&files, contested).await;
+        let contested = Arc::new(contested);
         let mut running = JoinSet::new();
         let mut paths = HashMap::new();
-        for file in files {
+        for (index, file) in files.into_iter().enumerate() {
             while running.len() >= FILES_AT_ONCE {
                 self.note(running.join_next_with_id().await, &mut paths, &mut tally).await;
             }
@@ -185,7 +185,7 @@ impl Transfer {
                 break;
             }
             let path = file.remote.to_text();
-            let task = running.spawn(self.clone().transfer_file(file));
+            let task = running.spawn(self.clone().transfer_file(file, failed.remove(&index), contested.clone()));
             paths.insert(task.id(), path);
             while let Some(ended) = running.try_join_next_with_id() {
                 self.note(Some(ended), &mut paths, &mut tally).await;
@@ -229,12 +229,24 @@ impl Transfer {
         self.counters.files_failed.fetch_add(1, Ordering::Relaxed);
     }
 
-    async fn transfer_file(self: Arc<Self>, file: PlannedFile) -> FileEnd {
+    /// Delivers one file, unless it failed already, and records its end.
+    async fn transfer_file(
+        self: Arc<Self>,
+        file: PlannedFile,
+        failed: Option<Failure>,
+        contested: Arc<Claims>,
+    ) -> FileEnd {
         let start = Utc::now();
         let path = file.remote.to_text();
         let mut refused = None;
         let mut delivered = Vec::new();
-        let result = match self.deliver(&file, &mut refused, &mut delivered).await {
+        let delivering = async {
+            match failed {
+                Some(failure) => Err(failure),
+                None => self.deliver(&file, contested, &mut refused, &mut delivered).await,
+            }
+        };
+        let result = match delivering.await {
             Ok(result) => result,
             Err(failure) => {
                 tracing::warn!(file = %path, code = failure.code.as_str(), error = %failure, "a file failed");
@@ -254,18 +266,19 @@ impl Transfer {
     async fn deliver(
         self: &Arc<Self>,
         file: &PlannedFile,
+        contested: Arc<Claims>,
         refused: &mut Option<Failure>,
         delivered: &mut Vec<String>,
     ) -> Result<FileResult, Failure> {
         if let Some(failure) = self.store_is_down.get() {
             return Err(failure.clone());
         }
-        if self.settings.unpack.zip && file.size >= unpack::SMALLEST_ZIP {
+        if self.settings.unpack.zip && file.size >= SMALLEST_ARCHIVE {
             match self.look(file).await? {
                 upload::Look::Delivered(checksum) => return Ok(self.completed(file, checksum)),
                 upload::Look::Plain => {}
                 upload::Look::Archive => {
-                    let unpacked = self.unpack(file, delivered).await?;
+                    let unpacked = self.unpack(file, contested, delivered).await?;
                     *refused = unpacked.refused;
                     if !self.settings.unpack.keep_archive {
                         return Ok(FileResult::Unpacked { bytes: file.size });
@@ -279,10 +292,6 @@ impl Transfer {
 
     fn completed(&self, file: &PlannedFile, checksum: Crc64Nvme) -> FileResult {
         FileResult::Completed { key: file.key.clone(), checksum }
-    }
-
-    fn lock_keys(&self) -> std::sync::MutexGuard<'_, HashSet<ObjectKey>> {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -176,3 +176,28 @@ proptest! {
         prop_assert_eq!(rendered, ObjectKey::new(text));
     }
 }
+
+proptest! {
+    #[test]
+    fn every_entry_s_key_begins_with_the_archive_s_prefix(
+        archive in "([a-c.]{1,3}/){0,2}[a-c.]{1,4}",
+        entry in "([a-c.]{1,3}/){0,2}[a-c.]{1,4}/?",
+        keys in proptest::sample::select(vec![
+            "{path}", "in/{path}", "{dir}/{name}", "in/{dir}/{name}", "in/{dir}", "{name}", "x/{stem}.{ext}", "{run_id}/{dir}-{path}",
+            "{mtime:%Y}/{path}", "in/{run_start:%Y}/{name}/{dir}", "in//{dir}{name}"
+        ]),
+        unpack in proptest::sample::select(vec![
+            "{archive}/{entry}", "{entry}", "all/{entry}", "{archive}{entry}", "{archive}.d/{entry}", "{entry}/{archive}",
+        ]),
+    ) {
+        let (keys, unpack): (KeyTemplate, UnpackTemplate) = (keys.parse().unwrap(), unpack.parse().unwrap());
+        let path = unpack.render(&archive, &entry);
+        let prefix = unpack.prefix(&archive);
+        prop_assert!(path.starts_with(&prefix), "{path:?} {prefix:?}");
+        let file = context(&path);
+        if let Ok(key) = keys.render(&file) {
+            let prefix = keys.prefix(&prefix, file.run_start, file.run_id);
+            prop_assert!(key.as_str().starts_with(&prefix), "{key:?} {prefix:?}");
+        }
+    }
+}

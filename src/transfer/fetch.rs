@@ -169,6 +169,7 @@ mod tests {
             size: 4,
             mtime: Some(100),
             key: ObjectKey::new("a".to_owned()).unwrap(),
+            may_share_key: false,
         }
     }
 

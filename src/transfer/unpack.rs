@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{SemaphorePermit, mpsc};
 
 use self::range_reader::RangeReader;
 use self::zip::{Sink, Want};
@@ -19,16 +19,18 @@ use crate::failure::{Failure, FailureCode};
 use crate::plan::PlannedFile;
 use crate::remote::path::bytes_to_text;
 
+mod claims;
 mod entries;
 mod judge;
 mod pieces;
 mod range_reader;
+mod settle;
 mod zip;
 
+pub use claims::{Claims, KeyHasher};
 use judge::{Judge, Verdict};
+pub use settle::Settled;
 
-/// The end record of an archive without entries.
-pub const SMALLEST_ZIP: u64 = 22;
 /// First bytes that tell what a file is.
 pub const SIGNATURE_LEN: u64 = 4;
 /// Decoded pieces that may wait for the store.
@@ -90,22 +92,19 @@ pub struct Unpacked {
 }
 
 impl Transfer {
-    /// Delivers every entry of the archive. Keys of those that were delivered are added to `delivered`, also where it
+    /// Delivers every entry of the archive whose key is not `contested`. Keys of those that were delivered are added to `delivered`, also where it
     /// fails.
     pub(super) async fn unpack(
         self: &Arc<Self>,
         file: &PlannedFile,
+        contested: Arc<Claims>,
         delivered: &mut Vec<String>,
     ) -> Result<Unpacked, Failure> {
-        let _place = tokio::select! {
-            biased;
-            () = self.stop.soon.cancelled() => return Err(Failure::interrupted()),
-            place = self.unpacking.acquire() => place.map_err(|_| Failure::interrupted())?,
-        };
+        let _place = self.place_to_unpack().await?;
         let file = Arc::new(file.clone());
         let judge = {
             let _window = self.hold(range_reader::WINDOW.min(file.size)).await?;
-            Arc::new(self.read_headers(&file).await?)
+            Arc::new(self.read_headers(&file, contested).await?)
         };
         // Two parts, so that one is filled while another is sent; less where the archive or the budget is small.
         let room = self.budget.bytes().saturating_sub(WINDOW);
@@ -115,10 +114,19 @@ impl Transfer {
         entries::Entries::new(self.clone(), file, judge, budget, delivered).deliver().await
     }
 
+    /// A place among the archives that are open.
+    async fn place_to_unpack(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        tokio::select! {
+            biased;
+            () = self.stop.soon.cancelled() => Err(Failure::interrupted()),
+            place = self.unpacking.acquire() => place.map_err(|_| Failure::interrupted()),
+        }
+    }
+
     /// The first pass: what the archive holds, and which of its entries may not be delivered.
-    async fn read_headers(self: &Arc<Self>, file: &Arc<PlannedFile>) -> Result<Judge, Failure> {
+    async fn read_headers(self: &Arc<Self>, file: &Arc<PlannedFile>, contested: Arc<Claims>) -> Result<Judge, Failure> {
         let reader = RangeReader::new(self.clone(), file.clone());
-        let mut judge = Judge::new(self, file);
+        let mut judge = Judge::new(self, file, contested);
         let max_entries = self.settings.unpack.max_entries;
         let pass = move || {
             zip::headers(reader, max_entries, |entry| judge.see(&entry))?;

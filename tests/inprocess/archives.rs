@@ -268,6 +268,60 @@ async fn entries_of_one_name_both_fail_or_neither_is_lost_in_silence() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_entry_and_a_file_of_one_key_both_fail() {
+    let mut tree = Tree::new();
+    tree.file("/out/a.zip", raw_zip(&[RawEntry::new("x.csv", "from the archive"), RawEntry::new("y.csv", "y")]))
+        .file("/out/a/x.csv", "from the folder")
+        .file("/out/a/z.csv", "z");
+    let world = World::new(tree).await;
+    let finished = world.finish(world.run("/out").env("RECURSIVE", "true")).await;
+    finished.assert_exit(3, "PARTIAL");
+    world.assert_keys(&["a.zip", "a/y.csv", "a/z.csv"]).await;
+    let collisions = finished.files().iter().filter(|record| record["failure-code"] == "KEY_COLLISION").count();
+    assert_eq!(collisions, 2, "{}", finished.show());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_of_two_archives_that_share_a_key_both_fail() {
+    let archive = |text: &str| raw_zip(&[RawEntry::new("same.txt", text), RawEntry::new(format!("{text}.txt"), text)]);
+    // One is far smaller, and would be there first.
+    let large = zip(
+        SimpleFileOptions::default().compression_method(CompressionMethod::Stored),
+        &[("large.bin", &Content::synthetic(8, 9_000_000).to_bytes().unwrap()), ("same.txt", b"two")],
+    );
+    let mut tree = Tree::new();
+    tree.file("/out/a.zip", archive("one")).file("/out/a.dat", large).file("/out/b.zip", archive("three"));
+    let world = World::new(tree).await;
+    let finished = world.finish(world.run("/out")).await;
+    finished.assert_exit(3, "PARTIAL");
+    let keys = ["a.dat", "a.zip", "a/large.bin", "a/one.txt", "b.zip", "b/same.txt", "b/three.txt"];
+    world.assert_keys(&keys).await;
+    let collisions = finished.files().iter().filter(|record| record["failure-code"] == "KEY_COLLISION").count();
+    assert_eq!(collisions, 2, "{}", finished.show());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn templates_that_put_all_in_one_place_let_none_overwrite_another() {
+    let mut tree = Tree::new();
+    tree.file("/out/a.zip", raw_zip(&[RawEntry::new("in/x.csv", "x"), RawEntry::new("in/b.csv", "of the archive")]))
+        .file("/out/c.zip", raw_zip(&[RawEntry::new("c.zip", "its own name")]))
+        .file("/out/b.csv", "of the directory")
+        .file("/out/d.csv", "d");
+    let world = World::new(tree).await;
+    let finished = world.finish(world.run("/out").env("KEY_TEMPLATE", "in/{name}")).await;
+    finished.assert_exit(3, "PARTIAL");
+    world.assert_keys(&["in/a.zip", "in/d.csv", "in/x.csv"]).await;
+    let failed: Vec<_> = finished
+        .files()
+        .iter()
+        .filter(|record| record["failure-code"] == "KEY_COLLISION")
+        .map(|record| record["file-path"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    assert_eq!(failed.len(), 3, "{}", finished.show());
+    assert!(failed.contains(&"/out/b.csv".to_owned()) && failed.contains(&"/out/c.zip".to_owned()), "{failed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_archive_is_limited_in_entries_size_and_ratio() {
     let many: Vec<RawEntry> = (0..50).map(|number| RawEntry::new(format!("{number}.txt"), "x")).collect();
     let zeros = vec![0; 3_000_000];

@@ -9,7 +9,7 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::judge::{Judge, Verdict, collision};
+use super::judge::{Judge, Verdict};
 use super::pieces::{Events, Pieces, feed, next_piece, out_of_step};
 use super::{Entry, Event, Unpacked};
 use crate::checksum::Crc64Nvme;
@@ -89,10 +89,6 @@ impl<'a> Entries<'a> {
                 Verdict::Nothing => {}
                 Verdict::Skip(reason) => self.record(&entry, start, FileResult::Skipped(reason)).await,
                 Verdict::Refuse(failure) => self.refuse(&entry, start, failure).await,
-                Verdict::Deliver(key) if !self.transfer.lock_keys().insert(key.clone()) => {
-                    self.refuse(&entry, start, collision(&key)).await;
-                    while next_piece(&mut events).await?.is_some() {}
-                }
                 Verdict::Deliver(key) => match self.deliver_entry(&entry, &key, start, &mut events).await {
                     Ok(()) => {}
                     Err(EntryError::Archive(failure)) => return Err(failure),
@@ -100,7 +96,6 @@ impl<'a> Entries<'a> {
                         let again = failure.may_pass && self.transfer.retry.wait(attempt).await;
                         if again {
                             attempt += 1;
-                            self.transfer.lock_keys().remove(&key);
                         } else {
                             self.fail(&entry, start, failure).await;
                             (index, attempt) = (index + 1, 1);

@@ -1,10 +1,10 @@
 //! What becomes of each entry of an archive: its key, or why it has none. Pure once the headers were seen.
 
-use std::collections::HashSet;
-use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
+use super::claims::Claims;
 use super::{Entry, EntryKind};
 use crate::config::UnpackSettings;
 use crate::failure::{Failure, FailureCode};
@@ -37,14 +37,15 @@ pub struct Judge {
     archive_size: u64,
     archive_mtime: Option<u32>,
     unpacked: u64,
-    /// Keys that were seen once, and more than once, as hashes: a million of them are to fit.
-    seen: HashSet<u128>,
-    repeated: HashSet<u128>,
-    hashers: [RandomState; 2],
+    /// The keys of this archive's entries.
+    claims: Claims,
+    /// Keys that sources of the run share.
+    contested: Arc<Claims>,
 }
 
 impl Judge {
-    pub fn new(transfer: &Transfer, archive: &PlannedFile) -> Self {
+    /// `contested` are the keys that sources of the run share.
+    pub fn new(transfer: &Transfer, archive: &PlannedFile, contested: Arc<Claims>) -> Self {
         let identity = transfer.reporter.identity();
         Self {
             unpack: transfer.settings.unpack.clone(),
@@ -55,9 +56,8 @@ impl Judge {
             archive_size: archive.size,
             archive_mtime: archive.mtime,
             unpacked: 0,
-            seen: HashSet::new(),
-            repeated: HashSet::new(),
-            hashers: [RandomState::new(), RandomState::new()],
+            claims: Claims::new(&transfer.hasher),
+            contested,
         }
     }
 
@@ -87,10 +87,7 @@ impl Judge {
             && danger(&entry.name).is_none()
             && let Ok(key) = self.key(entry)
         {
-            let hash = self.hash(&key);
-            if !self.seen.insert(hash) {
-                self.repeated.insert(hash);
-            }
+            self.claims.claim(&key);
         }
         Ok(())
     }
@@ -108,9 +105,16 @@ impl Judge {
         }
         match self.key(entry) {
             Err(failure) => Verdict::Refuse(failure),
-            Ok(key) if self.repeated.contains(&self.hash(&key)) => Verdict::Refuse(collision(&key)),
+            Ok(key) if self.claims.is_contested(&key) || self.contested.is_contested(&key) => {
+                Verdict::Refuse(collision(&key))
+            }
             Ok(key) => Verdict::Deliver(key),
         }
+    }
+
+    /// The keys of all entries that were seen.
+    pub fn into_claims(self) -> Claims {
+        self.claims
     }
 
     /// The entry's modification time, or the archive's.
@@ -123,18 +127,13 @@ impl Judge {
         let run = RunContext { id: &self.run_id, start: self.run_start };
         plan::key_of(&self.keys, run, &path, self.mtime(entry))
     }
-
-    fn hash(&self, key: &ObjectKey) -> u128 {
-        let [high, low] = self.hashers.each_ref().map(|hasher| u128::from(hasher.hash_one(key)));
-        high << 64 | low
-    }
 }
 
-/// The failure of an entry whose key is not its own.
+/// The failure of a file or an entry whose key is not its own.
 pub fn collision(key: &ObjectKey) -> Failure {
     let message = format!(
-        "another file of this run, or another entry of the archive, has the key {:?}; make UNPACK_TEMPLATE or \
-         KEY_TEMPLATE tell them apart",
+        "another file of this run, or another entry of an archive, has the key {:?} too; none of them is delivered. Make \
+         UNPACK_TEMPLATE or KEY_TEMPLATE tell them apart",
         key.as_str()
     );
     Failure::new(FailureCode::KeyCollision, message)
