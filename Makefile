@@ -36,6 +36,28 @@ test: setup ## every test, the real servers' and the image's included (installs 
 setup: ## install what `make test` needs: sshd, and SeaweedFS and moto in .venv
 	@scripts/setup
 
+# What to compare (names, or their beginnings: `make bench WORKLOADS="W1 W5"`), and further flags (`--pairs 3`).
+WORKLOADS ?=
+BENCH_FLAGS ?=
+# The profile of what is measured. What measures is built with the tests' profile.
+BENCH_PROFILE ?= release
+BENCH_BINARIES = target/$(if $(filter dev,$(BENCH_PROFILE)),debug,$(BENCH_PROFILE))
+
+.PHONY: bench
+bench: ## the release binary beside rclone and others: a table of ratios (an hour or more)
+	@scripts/setup bench
+	$(CARGO) build --locked --profile $(BENCH_PROFILE) --bin sftp-s3-connector
+	$(CARGO) build --locked --profile $(BENCH_PROFILE) --example upload_floor
+	$(CARGO) run --locked --quiet --features real-servers --example bench -- $(BENCH_FLAGS) \
+	    --connector $(BENCH_BINARIES)/sftp-s3-connector --upload-floor $(BENCH_BINARIES)/examples/upload_floor $(WORKLOADS)
+
+.PHONY: bench-quick
+bench-quick: ## the same in a few minutes: two small workloads, no bounds; a wrong byte fails it
+	@scripts/setup bench
+	$(CARGO) build --locked --profile $(BENCH_PROFILE) --bin sftp-s3-connector
+	$(CARGO) run --locked --quiet --features real-servers --example bench -- --quick --pairs 3 $(BENCH_FLAGS) \
+	    --connector $(BENCH_BINARIES)/sftp-s3-connector $(WORKLOADS)
+
 .PHONY: lint
 lint: ## format, clippy, rustdoc: what .ci/run holds a change to before it tests it
 	$(CARGO) fmt --check

@@ -1,0 +1,206 @@
+//! The comparison: the release binary and its peers in turn on the same servers, every delivered byte checked, medians and
+//! ratios in one table.
+//!
+//! `bench [--quick] [--pairs N] [--out FOLDER] --connector PATH --upload-floor PATH [WORKLOAD …]`. Slow is no failure; a
+//! wrong byte, or a client that fails, is.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, bail};
+
+#[path = "../tests/harness/mod.rs"]
+mod harness;
+
+mod contestant;
+mod data;
+mod group;
+mod measure;
+mod plot;
+mod site;
+mod table;
+mod workload;
+
+use contestant::{Contestant, Job, Programs};
+use data::Expected;
+use group::Task;
+use measure::Cost;
+use site::Site;
+use table::{Ratio, Results};
+use workload::Workload;
+
+const PAIRS: usize = 5;
+/// Where a pair of runs takes longer than this, there are fewer of them.
+const LONG_PAIR_SECONDS: f64 = 120.0;
+const LONG_PAIRS: usize = 3;
+
+struct Arguments {
+    quick: bool,
+    pairs: usize,
+    out: PathBuf,
+    programs: Programs,
+    workloads: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [mode, order, cost] = arguments.as_slice()
+        && mode == measure::MODE
+    {
+        return measure::main(order, cost);
+    }
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    match parse(arguments).and_then(|arguments| runtime.block_on(bench(&arguments))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(arguments: Vec<String>) -> anyhow::Result<Arguments> {
+    let (mut quick, mut pairs, mut out, mut workloads) = (false, PAIRS, PathBuf::from("target/bench"), Vec::new());
+    let (mut connector, mut upload_floor) = (None, None);
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().with_context(|| format!("{argument} takes a value"));
+        match argument.as_str() {
+            "--quick" => quick = true,
+            "--pairs" => pairs = value()?.parse().context("--pairs")?,
+            "--out" => out = value()?.into(),
+            "--connector" => connector = Some(PathBuf::from(value()?)),
+            "--upload-floor" => upload_floor = Some(PathBuf::from(value()?)),
+            flag if flag.starts_with('-') => bail!("no such flag: {flag}"),
+            _ => workloads.push(argument),
+        }
+    }
+    let path = |path: Option<PathBuf>, flag: &str| {
+        let path = path.with_context(|| format!("{flag} is missing"))?;
+        path.canonicalize().with_context(|| path.display().to_string())
+    };
+    let programs = Programs {
+        connector: path(connector, "--connector")?,
+        // Only the floor's rows need it.
+        upload_floor: upload_floor.map_or(Ok(PathBuf::new()), |floor| path(Some(floor), "--upload-floor"))?,
+    };
+    Ok(Arguments { quick, pairs, out, programs, workloads })
+}
+
+async fn bench(arguments: &Arguments) -> anyhow::Result<()> {
+    let mut workloads = if arguments.quick { workload::quick() } else { workload::all() };
+    if !arguments.workloads.is_empty() {
+        workloads
+            .retain(|workload| arguments.workloads.iter().any(|wanted| workload.name.starts_with(wanted.as_str())));
+    }
+    let site = Site::start().await;
+    let mut results = Vec::new();
+    for workload in workloads {
+        results.push(run(&site, workload, arguments).await?);
+    }
+    let ratios: Vec<Ratio> = results.iter().flat_map(Results::ratios).collect();
+    let text = table::markdown(&results, &machine());
+    println!("\n{text}");
+    fs::create_dir_all(&arguments.out)?;
+    fs::write(arguments.out.join("results.md"), text)?;
+    fs::write(arguments.out.join("ratios.svg"), plot::svg(&ratios))?;
+    Ok(())
+}
+
+async fn run(site: &Site, workload: Workload, arguments: &Arguments) -> anyhow::Result<Results> {
+    eprintln!("{}: {}", workload.name, workload.what);
+    let expected = workload.data.make(&site.sshd.root());
+    let mut runs: BTreeMap<Contestant, Vec<Cost>> = BTreeMap::new();
+    let mut pairs = arguments.pairs;
+    let mut round = 0;
+    while round < pairs {
+        let mut slowest_two = [0.0_f64; 2];
+        for contestant in &workload.contestants {
+            if round > 0 && contestant.runs_once() {
+                continue;
+            }
+            let cost = deliver(site, &workload, *contestant, &expected, &arguments.programs)
+                .await
+                .with_context(|| format!("{}: {}", workload.name, contestant.name()))?;
+            eprintln!(
+                "  {:<34} {:>7.2} CPU s {:>7.2} s {:>5.0} MiB",
+                contestant.name(),
+                cost.cpu_seconds,
+                cost.wall_seconds,
+                cost.peak_mib
+            );
+            if !contestant.runs_once() {
+                slowest_two[0] = slowest_two[0].max(cost.wall_seconds);
+                slowest_two.sort_by(f64::total_cmp);
+            }
+            runs.entry(*contestant).or_default().push(cost);
+        }
+        if slowest_two.iter().sum::<f64>() > LONG_PAIR_SECONDS {
+            pairs = pairs.min(LONG_PAIRS);
+        }
+        round += 1;
+    }
+    let folder = site.sshd.root().join(workload.data.name());
+    fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    Ok(Results { workload, runs })
+}
+
+async fn deliver(
+    site: &Site,
+    workload: &Workload,
+    contestant: Contestant,
+    expected: &Expected,
+    programs: &Programs,
+) -> anyhow::Result<Cost> {
+    let bucket = site.store.bucket().await;
+    let task = if workload.limited { Some(Task::new().map_err(anyhow::Error::msg)?) } else { None };
+    let job = Job {
+        site,
+        data: workload.data,
+        bucket: &bucket,
+        port: if workload.far { site.far.port() } else { site.sshd.port() },
+        groups: task.as_ref().map(Task::entrances).unwrap_or_default(),
+    };
+    let mut cost = Cost::default();
+    for order in job.orders(contestant, programs) {
+        let folder = site.folder.path().to_owned();
+        let log = order.log.clone();
+        // Waited for on a thread of its own: the proxy runs on this program's others.
+        let next = tokio::task::spawn_blocking(move || measure::measure(&order, &folder)).await?;
+        if next.exit_code != 0 {
+            let log = fs::read_to_string(log).unwrap_or_default();
+            let end: Vec<&str> = log.lines().rev().take(10).collect();
+            bail!("exit code {}; its last lines, latest first:\n{}", next.exit_code, end.join("\n"));
+        }
+        cost = cost.then(next);
+    }
+    if contestant.delivers() {
+        site.verify(&bucket, expected).await.map_err(anyhow::Error::msg)?;
+    }
+    site.remove(&bucket).await;
+    Ok(cost)
+}
+
+/// What the figures were measured on, and with.
+fn machine() -> String {
+    let first_line = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output();
+        let output = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
+        String::from_utf8_lossy(&output).lines().next().unwrap_or_default().trim().to_owned()
+    };
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let rclone = harness::process::installed("rclone").display().to_string();
+    format!(
+        "{}, commit {}; {cores} × {}; Linux {}; {}; {}.",
+        chrono::Utc::now().format("%Y-%m-%d %H:%M UTC"),
+        first_line("git", &["rev-parse", "--short", "HEAD"]),
+        cpu.trim_start_matches([' ', '\t', ':']),
+        first_line("uname", &["-r"]),
+        first_line("ssh", &["-V"]),
+        first_line(&rclone, &["version"]),
+    )
+}

@@ -1,0 +1,108 @@
+//! The servers of the comparison, on loopback and the same for all: OpenSSH's sshd, SeaweedFS, moto for the secret, and a
+//! proxy that adds the round trip.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::data::{Expected, fingerprint};
+use crate::harness::moto::Moto;
+use crate::harness::proxy::Proxy;
+use crate::harness::seaweed::{ADMIN, Bucket, Seaweed};
+use crate::harness::sshd::{HostKeyType, Sshd, SshdOptions};
+
+/// The program's secret.
+pub const SECRET: &str = "partner/bench";
+/// Between Frankfurt and New York, half of it each way.
+const ROUND_TRIP: Duration = Duration::from_millis(50);
+/// Objects read back at once.
+const READ_AT_ONCE: usize = 16;
+
+pub struct Site {
+    pub sshd: Sshd,
+    pub store: &'static Seaweed,
+    pub moto: &'static Moto,
+    pub far: Proxy,
+    /// Where logs, keys and results of runs go.
+    pub folder: TempDir,
+}
+
+impl Site {
+    pub async fn start() -> Self {
+        // At the level of a server in use: a line for each login, none for each file.
+        let sshd = Sshd::start(SshdOptions::default().host_keys(&[HostKeyType::Ed25519]).set("LogLevel", "INFO"));
+        let far = Proxy::to(SocketAddr::from(([127, 0, 0, 1], sshd.port()))).round_trip(ROUND_TRIP).start().await;
+        let folder = tempfile::Builder::new().prefix("bench-").tempdir().expect("a folder for the bench");
+        let site = Self { sshd, store: Seaweed::shared().await, moto: Moto::shared().await, far, folder };
+        let secret = json!({
+            "SFTP_TEST_SERVER_HOST": "127.0.0.1",
+            "SFTP_TEST_SERVER_USERNAME": site.sshd.username(),
+            "PrivateKey": site.sshd.client_key_pem(),
+            "TrustedHostKeys": site.sshd.host_key_lines(),
+        });
+        site.moto.create_secret(SECRET, &secret.to_string()).await;
+        fs::write(site.key_file(), site.sshd.client_key_pem()).expect("the client's key");
+        fs::set_permissions(site.key_file(), fs::Permissions::from_mode(0o600)).expect("the key's mode");
+        site
+    }
+
+    pub fn key_file(&self) -> PathBuf {
+        self.folder.path().join("client-key")
+    }
+
+    /// AWS credentials for the store, as every SDK reads them.
+    pub fn credentials(&self) -> BTreeMap<String, String> {
+        let pairs = [
+            ("AWS_ACCESS_KEY_ID", ADMIN.access_key),
+            ("AWS_SECRET_ACCESS_KEY", ADMIN.secret_key),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+            ("AWS_REGION", crate::harness::seaweed::REGION),
+        ];
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+    }
+
+    /// Says what is wrong with the bucket's content, if anything: every object is read to its last byte.
+    pub async fn verify(&self, bucket: &Bucket, expected: &Expected) -> Result<(), String> {
+        let keys = bucket.keys().await;
+        if keys.len() != expected.len() {
+            return Err(format!("{} objects, {} expected", keys.len(), expected.len()));
+        }
+        let mut checks = futures::stream::iter(keys)
+            .map(|key| async move {
+                let Some(expected) = expected.get(&key) else { return Err(format!("nobody sent {key:?}")) };
+                let object = bucket.client.get_object().bucket(&bucket.name).key(&key).send().await;
+                let mut body = object.map_err(|error| format!("{key:?}: {error:?}"))?.body;
+                let mut pieces = Vec::new();
+                let mut found = fingerprint(std::iter::empty::<Bytes>());
+                while let Some(piece) = body.next().await {
+                    pieces.push(piece.map_err(|error| format!("{key:?}: {error}"))?);
+                    found = found.then(fingerprint(pieces.drain(..)));
+                }
+                if found == *expected { Ok(()) } else { Err(format!("{key:?} holds other bytes")) }
+            })
+            .buffer_unordered(READ_AT_ONCE);
+        while let Some(check) = checks.next().await {
+            check?;
+        }
+        Ok(())
+    }
+
+    /// Removes the bucket and what is in it: a gigabyte a run fills a disk.
+    pub async fn remove(&self, bucket: &Bucket) {
+        let keys = bucket.keys().await;
+        let mut removals = futures::stream::iter(keys)
+            .map(|key| bucket.client.delete_object().bucket(&bucket.name).key(key).send())
+            .buffer_unordered(READ_AT_ONCE);
+        while removals.next().await.is_some() {}
+        // What is left behind, the store's own end removes.
+        let _ = bucket.client.delete_bucket().bucket(&bucket.name).send().await;
+    }
+}
