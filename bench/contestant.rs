@@ -38,6 +38,19 @@ impl Contestant {
         }
     }
 
+    /// What `--only` calls it.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Russh => "russh",
+            Self::Libssh2 => "libssh2",
+            Self::OneConnection => "one-connection",
+            Self::Rclone => "rclone",
+            Self::RcloneTuned => "rclone-tuned",
+            Self::Sample => "sample",
+            Self::Floor => "floor",
+        }
+    }
+
     /// Too slow to be run more than once.
     pub fn runs_once(self) -> bool {
         self == Self::Sample

@@ -1,7 +1,7 @@
 //! The comparison: the release binary and its peers in turn on the same servers, every delivered byte checked, medians and
 //! ratios in one table.
 //!
-//! `bench [--quick] [--pairs N] [--out FOLDER] --connector PATH --upload-floor PATH [WORKLOAD …]`. Slow is no failure; a
+//! `bench [--quick] [--pairs N] [--only CLIENT,…] [--out FOLDER] --connector PATH --upload-floor PATH [WORKLOAD …]`. Slow is no failure; a
 //! wrong byte, or a client that fails, is.
 
 use std::collections::BTreeMap;
@@ -39,6 +39,8 @@ const LONG_PAIRS: usize = 3;
 struct Arguments {
     quick: bool,
     pairs: usize,
+    /// Which clients run; all where empty.
+    only: Vec<String>,
     out: PathBuf,
     programs: Programs,
     workloads: Vec<String>,
@@ -63,13 +65,14 @@ fn main() -> ExitCode {
 
 fn parse(arguments: Vec<String>) -> anyhow::Result<Arguments> {
     let (mut quick, mut pairs, mut out, mut workloads) = (false, PAIRS, PathBuf::from("target/bench"), Vec::new());
-    let (mut connector, mut upload_floor) = (None, None);
+    let (mut connector, mut upload_floor, mut only) = (None, None, Vec::new());
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().with_context(|| format!("{argument} takes a value"));
         match argument.as_str() {
             "--quick" => quick = true,
             "--pairs" => pairs = value()?.parse().context("--pairs")?,
+            "--only" => only.extend(value()?.split(',').map(str::to_owned)),
             "--out" => out = value()?.into(),
             "--connector" => connector = Some(PathBuf::from(value()?)),
             "--upload-floor" => upload_floor = Some(PathBuf::from(value()?)),
@@ -86,7 +89,7 @@ fn parse(arguments: Vec<String>) -> anyhow::Result<Arguments> {
         // Only the floor's rows need it.
         upload_floor: upload_floor.map_or(Ok(PathBuf::new()), |floor| path(Some(floor), "--upload-floor"))?,
     };
-    Ok(Arguments { quick, pairs, out, programs, workloads })
+    Ok(Arguments { quick, pairs, only, out, programs, workloads })
 }
 
 async fn bench(arguments: &Arguments) -> anyhow::Result<()> {
@@ -94,6 +97,11 @@ async fn bench(arguments: &Arguments) -> anyhow::Result<()> {
     if !arguments.workloads.is_empty() {
         workloads
             .retain(|workload| arguments.workloads.iter().any(|wanted| workload.name.starts_with(wanted.as_str())));
+    }
+    if !arguments.only.is_empty() {
+        for workload in &mut workloads {
+            workload.contestants.retain(|contestant| arguments.only.iter().any(|only| only == contestant.id()));
+        }
     }
     let site = Site::start().await;
     let mut results = Vec::new();

@@ -35,8 +35,22 @@ fn main() -> ExitCode {
     }
 }
 
+/// Most threads that requests and replies are worked on by.
+const MOST_WORKERS: usize = 4;
+
+/// Half as many threads as there are processors. One moves some 8 Gbit/s, decryption included, and a job is bound by the
+/// network; each more costs processor time for tasks that wander between them. Archives are decoded on further threads.
+fn workers() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (processors / 2).clamp(1, MOST_WORKERS)
+}
+
 fn start() -> anyhow::Result<Exit> {
-    let runtime = tokio::runtime::Runtime::new().context("cannot start the threads that the program runs on")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers())
+        .enable_all()
+        .build()
+        .context("cannot start the threads that the program runs on")?;
     let exit = runtime.block_on(run());
     // A decoder or a connection that blocks a thread does not hold up the exit.
     runtime.shutdown_background();

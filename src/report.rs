@@ -7,6 +7,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
@@ -21,6 +22,8 @@ use crate::template::ObjectKey;
 
 /// Records that may wait for a slow reader.
 const WAITING: usize = 1024;
+/// The writer looks for lines this often at most: woken for each of thousands a second, it would cost more than they do.
+const BREATH: Duration = Duration::from_millis(5);
 
 /// What every record of a run has in common.
 #[derive(Debug, Clone)]
@@ -270,6 +273,9 @@ fn write_lines(mut output: impl Write, mut lines: mpsc::Receiver<Line>) {
         }
         if last {
             return;
+        }
+        if lines.is_empty() {
+            std::thread::sleep(BREATH);
         }
     }
 }

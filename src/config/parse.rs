@@ -24,7 +24,7 @@ const PART_SIZES: std::ops::RangeInclusive<ByteSize> = ByteSize::mebibytes(5)..=
 const WHOLE_OBJECT: ByteSize = ByteSize::gibibytes(5);
 
 /// Where no container sets a limit.
-const DEFAULT_MEMORY: ByteSize = ByteSize::mebibytes(64);
+const DEFAULT_MEMORY: ByteSize = ByteSize::mebibytes(32);
 
 /// The bounds of what a container's limit leads to by itself.
 const LEAST_MEMORY: ByteSize = ByteSize::mebibytes(16);

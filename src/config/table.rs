@@ -143,7 +143,7 @@ variables! {
     }
     "Resources" {
         UPLOAD_CONCURRENCY => upload_concurrency, Value("16"), "most S3 requests under way, 1 to 1024";
-        MEMORY_LIMIT => memory_limit, Words("an eighth of the container's limit, 16MiB to 256MiB, else 64MiB"),
+        MEMORY_LIMIT => memory_limit, Words("an eighth of the container's limit, 16MiB to 256MiB, else 32MiB"),
             "bytes of file data held at once; at least PART_SIZE";
         MAX_ATTEMPTS => max_attempts, Value("5"), "tries of one step before its file fails, 1 to 1000";
         STOP_GRACE => stop_grace, Value("25s"), "from SIGTERM to exit, at most";

@@ -75,7 +75,7 @@ fn defaults_are_those_of_the_readme() {
     assert_eq!(config.upload.multipart_threshold, ByteSize::mebibytes(100));
     assert_eq!(config.upload.part_size, ByteSize::mebibytes(16));
     assert_eq!((config.upload.concurrency.get(), config.upload.path_style), (16, None));
-    assert_eq!(config.memory_limit, ByteSize::mebibytes(64));
+    assert_eq!(config.memory_limit, ByteSize::mebibytes(32));
     assert_eq!((config.max_attempts.get(), config.stop_grace), (5, Duration::from_secs(25)));
     assert!(!config.dry_run && config.job_name.is_none());
     assert_eq!(config.log, LogSettings::default());

@@ -7,6 +7,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig, stalled_stream_protection::StalledStreamProtectionConfig};
 use aws_sdk_s3::Client;
+use aws_sdk_s3::client::customize::CustomizableOperation;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::types::{
     ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart, ServerSideEncryption,
@@ -36,6 +37,9 @@ const BRIEF: Duration = Duration::from_secs(30);
 const COMPLETION: Duration = Duration::from_secs(300);
 /// Bytes a second that a request with file data is given time for, on top of [`BRIEF`].
 const SLOWEST: u64 = 128 << 10;
+/// File data that [`BRIEF`] is long enough for. Its requests take the client's own settings: settings of one request are
+/// a tenth of what a small one costs.
+const SMALL: u64 = 1 << 20;
 
 /// One bucket over `aws-sdk-s3`. Cheap to share; every request goes through one connection pool.
 #[derive(Debug, Clone)]
@@ -69,7 +73,7 @@ impl S3Store {
         let config = aws_sdk_s3::config::Builder::from(sdk)
             .force_path_style(settings.path_style.unwrap_or_else(|| has_custom_endpoint(sdk)))
             .retry_config(RetryConfig::standard().with_max_attempts(max_attempts))
-            .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
+            .timeout_config(timeouts(Some(BRIEF)))
             .stalled_stream_protection(
                 StalledStreamProtectionConfig::enabled().grace_period(STALLED_FOR).upload_enabled(true).build(),
             )
@@ -115,7 +119,7 @@ impl S3Store {
     /// Whether the object is there with this checksum: the answer to a completion whose own answer was lost.
     async fn holds(&self, key: &str, checksum: Crc64Nvme) -> bool {
         let head = self.client.head_object().bucket(&self.bucket).key(key).checksum_mode(ChecksumMode::Enabled);
-        match head.customize().config_override(within(Some(BRIEF))).send().await {
+        match head.send().await {
             Ok(object) => object.checksum_crc64_nvme() == Some(checksum.to_base64().as_str()),
             Err(_) => false,
         }
@@ -145,7 +149,7 @@ impl Store for S3Store {
             .set_checksum_crc64_nvme(wire.checksum)
             .set_checksum_algorithm(wire.algorithm)
             .body(wire.body);
-        let error = match request.customize().config_override(within(limit)).send().await {
+        let error = match within(request.customize(), limit).send().await {
             Ok(_) => return Ok(()),
             Err(error) => self.error("PutObject to", object.key.as_str(), error),
         };
@@ -174,7 +178,7 @@ impl Store for S3Store {
             .set_metadata(Some(
                 object.metadata.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
             ));
-        let sent = request.customize().config_override(within(Some(BRIEF))).send().await;
+        let sent = request.send().await;
         let begun = sent.map_err(|e| self.error("CreateMultipartUpload of", object.key.as_str(), e))?;
         match begun.upload_id() {
             Some(id) => Ok(UploadId(id.to_owned())),
@@ -200,12 +204,8 @@ impl Store for S3Store {
             .set_checksum_crc64_nvme(wire.checksum)
             .set_checksum_algorithm(wire.algorithm)
             .body(wire.body);
-        let stored = request
-            .customize()
-            .config_override(within(limit))
-            .send()
-            .await
-            .map_err(|error| self.error("UploadPart of", key, error))?;
+        let stored =
+            within(request.customize(), limit).send().await.map_err(|error| self.error("UploadPart of", key, error))?;
         match stored.e_tag() {
             Some(etag) => Ok(Part { number, etag: etag.to_owned(), checksum }),
             None => Err(Error::new(
@@ -224,7 +224,7 @@ impl Store for S3Store {
                 .set_checksum_crc64_nvme(part.checksum.map(Crc64Nvme::to_base64))
                 .build()
         });
-        let sent = self
+        let request = self
             .client
             .complete_multipart_upload()
             .bucket(&self.bucket)
@@ -233,12 +233,8 @@ impl Store for S3Store {
             .checksum_type(ChecksumType::FullObject)
             .checksum_crc64_nvme(checksum.to_base64())
             .mpu_object_size(checksum.len() as i64)
-            .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build())
-            .customize()
-            .config_override(within(Some(COMPLETION)))
-            .send()
-            .await;
-        match sent {
+            .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build());
+        match within(request.customize(), Limit::Within(COMPLETION)).send().await {
             Ok(_) => Ok(()),
             Err(error) => {
                 let error = self.error("CompleteMultipartUpload of", key, error);
@@ -252,7 +248,7 @@ impl Store for S3Store {
     async fn abort(&self, upload: &Upload<'_>) -> Result<(), Error> {
         let key = upload.object.key.as_str();
         let request = self.client.abort_multipart_upload().bucket(&self.bucket).key(key).upload_id(&upload.id.0);
-        let sent = request.customize().config_override(within(Some(BRIEF))).send().await;
+        let sent = request.send().await;
         match sent.map_err(|error| self.error("AbortMultipartUpload of", key, error)) {
             Err(error) if error.kind != Kind::NoUpload => Err(error),
             _ => Ok(()),
@@ -262,20 +258,39 @@ impl Store for S3Store {
 
 /// How long a request with this body may take, and the checksum to look for if its answer is lost. A streamed body
 /// takes the time that its source takes.
-fn limit_and_checksum(body: &Body) -> (Option<Duration>, Option<Crc64Nvme>) {
+fn limit_and_checksum(body: &Body) -> (Limit, Option<Crc64Nvme>) {
     match body {
+        Body::Buffered { checksum, .. } if checksum.len() <= SMALL => (Limit::Brief, Some(*checksum)),
         Body::Buffered { checksum, .. } => {
-            (Some(BRIEF + Duration::from_secs(checksum.len() / SLOWEST)), Some(*checksum))
+            (Limit::Within(BRIEF + Duration::from_secs(checksum.len() / SLOWEST)), Some(*checksum))
         }
-        Body::Streamed { .. } => (None, None),
+        Body::Streamed { .. } => (Limit::None, None),
     }
 }
 
-/// Settings of one request: each attempt of it ends after `limit`.
-fn within(limit: Option<Duration>) -> aws_sdk_s3::config::Builder {
+/// How long each attempt of a request may take.
+#[derive(Debug, Clone, Copy)]
+enum Limit {
+    /// [`BRIEF`], the client's own setting.
+    Brief,
+    Within(Duration),
+    None,
+}
+
+/// The request, each attempt of which ends after `limit`.
+fn within<T, E, B>(request: CustomizableOperation<T, E, B>, limit: Limit) -> CustomizableOperation<T, E, B> {
+    let limit = match limit {
+        Limit::Brief => return request,
+        Limit::Within(limit) => Some(limit),
+        Limit::None => None,
+    };
+    request.config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts(limit)))
+}
+
+fn timeouts(attempt: Option<Duration>) -> TimeoutConfig {
     let mut timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT);
-    timeouts.set_operation_attempt_timeout(limit);
-    aws_sdk_s3::Config::builder().timeout_config(timeouts.build())
+    timeouts.set_operation_attempt_timeout(attempt);
+    timeouts.build()
 }
 
 /// `k=v&k=v`, percent-encoded as a URL query.
