@@ -108,7 +108,7 @@ async fn bench(arguments: &Arguments) -> anyhow::Result<()> {
     for workload in workloads {
         results.push(run(&site, workload, arguments).await?);
     }
-    let ratios: Vec<Ratio> = results.iter().flat_map(Results::ratios).collect();
+    let ratios: Vec<Ratio> = results.iter().flat_map(|result| result.ratios(&results)).collect();
     let text = table::markdown(&results, &machine());
     println!("\n{text}");
     fs::create_dir_all(&arguments.out)?;

@@ -26,12 +26,6 @@ impl Ratio {
     }
 
     pub fn label(&self) -> String {
-        let against = match self.bound.against {
-            Against::Rclone => "rclone, the better of two",
-            Against::RcloneAsItComes => "rclone",
-            Against::Floor => "floor",
-            Against::Fixed => "",
-        };
         let figure = match (self.bound.figure, self.bound.against) {
             (Figure::Cpu, Against::Fixed) => "CPU s",
             (Figure::Wall, Against::Fixed) => "wall s",
@@ -39,6 +33,15 @@ impl Ratio {
             (Figure::Cpu, _) => "CPU",
             (Figure::Wall, _) => "wall",
             (Figure::Peak, _) => "peak memory",
+        };
+        let against = match self.bound.against {
+            Against::Rclone => "rclone, the better of two",
+            Against::RcloneAsItComes => "rclone",
+            Against::Floor => "floor",
+            Against::Other(name, times) => {
+                return format!("{}, {figure} over {times} × {name}'s", self.bound.ours.name());
+            }
+            Against::Fixed => "",
         };
         let ours = self.bound.ours.name();
         if against.is_empty() { format!("{ours}, {figure}") } else { format!("{ours}, {figure} over {against}") }
@@ -57,7 +60,8 @@ impl Results {
         }
     }
 
-    pub fn ratios(&self) -> Vec<Ratio> {
+    /// Of every bound whose both sides were measured; `all` are the results of every workload.
+    pub fn ratios(&self, all: &[Results]) -> Vec<Ratio> {
         let value = |bound: &Bound| {
             let ours = self.median(bound.ours, bound.figure)?;
             let median = |contestant| self.median(contestant, bound.figure);
@@ -65,6 +69,10 @@ impl Results {
                 Against::Rclone => median(Contestant::Rclone)?.min(median(Contestant::RcloneTuned)?),
                 Against::RcloneAsItComes => median(Contestant::Rclone)?,
                 Against::Floor => median(Contestant::Floor)?,
+                Against::Other(name, times) => {
+                    let other = all.iter().find(|other| other.workload.name == name)?;
+                    other.median(bound.ours, bound.figure)? * times
+                }
                 Against::Fixed => 1.0,
             };
             Some(ours / theirs)
@@ -111,7 +119,7 @@ pub fn markdown(results: &[Results], machine: &str) -> String {
     for result in results {
         text += &result.rows();
     }
-    let ratios: Vec<Ratio> = results.iter().flat_map(Results::ratios).collect();
+    let ratios: Vec<Ratio> = results.iter().flat_map(|result| result.ratios(results)).collect();
     if !ratios.is_empty() {
         text += "\n| | ratio of medians | measured | at most | |\n|---|---|--:|--:|---|\n";
     }

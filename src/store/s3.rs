@@ -74,9 +74,7 @@ impl S3Store {
             .force_path_style(settings.path_style.unwrap_or_else(|| has_custom_endpoint(sdk)))
             .retry_config(RetryConfig::standard().with_max_attempts(max_attempts))
             .timeout_config(timeouts(Some(BRIEF)))
-            .stalled_stream_protection(
-                StalledStreamProtectionConfig::enabled().grace_period(STALLED_FOR).upload_enabled(true).build(),
-            )
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .build();
         let attributes = settings.attributes.clone();
         let tagging = (!attributes.tags.is_empty()).then(|| tagging_header(&attributes.tags));
@@ -284,7 +282,9 @@ fn within<T, E, B>(request: CustomizableOperation<T, E, B>, limit: Limit) -> Cus
         Limit::Within(limit) => Some(limit),
         Limit::None => None,
     };
-    request.config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts(limit)))
+    let stalled = StalledStreamProtectionConfig::enabled().grace_period(STALLED_FOR).upload_enabled(true).build();
+    let settings = aws_sdk_s3::Config::builder().timeout_config(timeouts(limit)).stalled_stream_protection(stalled);
+    request.config_override(settings)
 }
 
 fn timeouts(attempt: Option<Duration>) -> TimeoutConfig {
