@@ -43,6 +43,8 @@ RUN mkdir -p /image/usr/local/bin /image/etc/ssl/certs \
 
 FROM ${RUNTIME_IMAGE}
 COPY --from=build /image/ /
+# What one thread frees serves the others: without it each decoder's thread keeps memory of its own (glibc's arenas).
+ENV MALLOC_ARENA_MAX=1
 # By number, so that `runAsNonRoot` can see that it is not root.
 USER 65532:65532
 ENTRYPOINT ["/usr/local/bin/sftp-s3-connector"]

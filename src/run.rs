@@ -169,7 +169,7 @@ pub fn stopped(shutdown: &Shutdown, totals: Totals) -> Outcome {
 
 fn stopped_message(totals: &Totals) -> String {
     format!(
-        "stopped by a signal: {} of {} files were delivered; run it again for the rest",
+        "stopped by a signal: {} of {} files were delivered; another run delivers all that it selects",
         totals.files_completed, totals.files_selected
     )
 }

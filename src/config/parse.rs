@@ -170,7 +170,7 @@ fn secret_source(read: &mut Reading, settings: &Settings) -> Option<SecretSource
         [one] => one.given.clone().map(|json| SecretSource::Json(SecretString::from(json))),
         [first, ref others @ ..] => {
             let others: Vec<_> = others.iter().map(|setting| setting.variable.name).collect();
-            read.wrong(first, format!("so is {}; {ONE}", others.join(", and so is ")));
+            read.wrong(first, format!("{} is set too; {ONE}", others.join(" and ")));
             None
         }
     }

@@ -81,6 +81,40 @@ async fn a_2_gib_file_survives_ten_cuts_in_little_memory() {
     site.assert_nothing_left(&finished).await;
 }
 
+/// What the program weighs besides `MEMORY_LIMIT`.
+const BESIDE_THE_LIMIT: u64 = 48 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_stays_within_its_limit_whatever_is_delivered() {
+    let site = Site::new().await;
+    // In parts, streamed, held whole, small, and an archive with an entry of each.
+    for (name, mebibytes) in
+        [("parts", 260), ("more-parts", 130), ("streamed", 90), ("streamed-too", 40), ("whole", 15)]
+    {
+        site.put(format!("{name}.bin"), noise(mebibytes * MIB, 31));
+    }
+    for index in 0..1500 {
+        site.put(format!("small/{index}.bin"), noise(20_000, index));
+    }
+    let entries = [("parts.bin", 120), ("streamed.bin", 60), ("whole.bin", 10), ("small.bin", 1)];
+    let entries = entries.map(|(name, mebibytes)| (name, noise(mebibytes * MIB, 37)));
+    site.put("archive.zip", zip(&entries.each_ref().map(|(name, content)| (*name, content.as_slice()))));
+    for engine in ["russh", "libssh2"] {
+        for mebibytes in [16, 32, 96] {
+            let run = site.run().env("MEMORY_LIMIT", format!("{mebibytes}MiB")).env("SFTP_ENGINE", engine);
+            let run = run.env("RECURSIVE", true).env("LOG_LEVEL", "info").deadline(Duration::from_secs(180));
+            // As the image has it.
+            let run = run.env("MALLOC_ARENA_MAX", 1);
+            let running = run.start();
+            let peak = running.watch_peak_memory();
+            running.finish().await.assert_exit(0, "OK");
+            let peak = peak.join().expect("the watcher");
+            println!("{engine}: a limit of {mebibytes} MiB, a peak of {} MiB", peak >> 20);
+            assert!(peak <= (mebibytes << 20) + BESIDE_THE_LIMIT, "{engine}, {mebibytes}: {} MiB", peak >> 20);
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_allows_one_connection_gets_one() {
     for engine in ["russh", "libssh2"] {

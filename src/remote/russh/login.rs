@@ -212,6 +212,7 @@ impl Login<'_> {
             (Some(_), Some(_)) => "",
         };
         message.push_str(lacks);
+        message.push_str(". Check Username, Password and PrivateKey in the secret, and that the server knows the key");
         Error::new(Kind::Auth, message)
     }
 }

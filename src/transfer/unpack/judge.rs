@@ -133,7 +133,7 @@ impl Judge {
 pub fn collision(key: &ObjectKey) -> Failure {
     let message = format!(
         "another file of this run, or another entry of an archive, has the key {:?} too; none of them is delivered. Make \
-         UNPACK_TEMPLATE or KEY_TEMPLATE tell them apart",
+         UNPACK_TEMPLATE or KEY_TEMPLATE tell them apart, leave one of them out with EXCLUDE, or set UNPACK=none",
         key.as_str()
     );
     Failure::new(FailureCode::KeyCollision, message)
