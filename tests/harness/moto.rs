@@ -5,7 +5,7 @@ use aws_sdk_secretsmanager::config::{BehaviorVersion, Credentials, Region};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use super::process::{START_DEADLINE, Server, free_ports, installed};
+use super::process::{START_DEADLINE, Server, free_ports, installed, server_folder};
 use super::seaweed::{ADMIN, REGION};
 use super::until;
 
@@ -26,7 +26,7 @@ impl Moto {
 
     /// One of the caller's own. Returns when it answers.
     pub async fn start() -> Moto {
-        let folder = tempfile::Builder::new().prefix("moto-").tempdir().expect("a folder for moto");
+        let folder = server_folder("moto");
         let [port] = free_ports();
         let arguments = ["-H", "127.0.0.1", "-p", &port.to_string()].map(str::to_owned);
         let log = folder.path().join("log");

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use tempfile::TempDir;
 
 /// Long enough for a server on a loaded machine of two cores, short enough to see a hang.
 pub const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -120,6 +121,23 @@ pub fn free_ports<const N: usize>() -> [u16; N] {
             })
             .expect("a free port among twenty thousand")
     })
+}
+
+/// A folder for a server. Where nothing drops it (the server is held in a `static`), a later process removes it: a store's
+/// holds gigabytes.
+pub fn server_folder(server: &str) -> TempDir {
+    let prefix = format!("sftpconn-{server}-");
+    let folders = std::fs::read_dir(std::env::temp_dir()).expect("the folder for temporary files");
+    for folder in folders.filter_map(|entry| Some(entry.ok()?.path())) {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let maker = name.strip_prefix(&prefix).and_then(|rest| rest.split('-').next());
+        if maker.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            // Another process may be at it too.
+            let _ = std::fs::remove_dir_all(folder);
+        }
+    }
+    let prefix = format!("{prefix}{}-", std::process::id());
+    tempfile::Builder::new().prefix(&prefix).tempdir().expect("a folder for a server")
 }
 
 /// A program of the virtual environment that `make test` fills.

@@ -14,7 +14,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use super::process::{START_DEADLINE, Server, free_ports, installed};
+use super::process::{START_DEADLINE, Server, free_ports, installed, server_folder};
 use super::until;
 
 /// Region in which requests are signed; the server takes any.
@@ -49,7 +49,7 @@ impl Seaweed {
 
     /// One of the caller's own. Returns when an object can be written.
     pub async fn start() -> Seaweed {
-        let folder = tempfile::Builder::new().prefix("seaweed-").tempdir().expect("a folder for SeaweedFS");
+        let folder = server_folder("seaweed");
         let users = folder.path().join("s3.json");
         std::fs::write(&users, users_file()).expect("the file of S3 users");
         let data = folder.path().join("data");
