@@ -53,7 +53,7 @@ pub fn mark_possible(plan: &mut Plan, keys: &KeyTemplate, unpack: &UnpackTemplat
         claims.extend(prefix.as_deref().map(|text| Claim { text, is_key: false, file: index }));
     }
     claims.sort_unstable();
-    let mut shared = Vec::new();
+    let mut shared = vec![false; plan.files.len()];
     // Prefixes that the next text may begin with, each of them a prefix of the one after it.
     let mut open: Vec<&Claim<'_>> = Vec::new();
     for claim in &claims {
@@ -62,15 +62,16 @@ pub fn mark_possible(plan: &mut Plan, keys: &KeyTemplate, unpack: &UnpackTemplat
         }
         // Prefixes further down were marked when the last one was met.
         if let Some(prefix) = open.last() {
-            shared.extend([prefix.file, claim.file]);
+            shared[prefix.file] = true;
+            shared[claim.file] = true;
         }
         if !claim.is_key {
             open.push(claim);
         }
     }
     drop(claims);
-    for file in shared {
-        plan.files[file].may_share_key = true;
+    for (file, shared) in plan.files.iter_mut().zip(shared) {
+        file.may_share_key = shared;
     }
 }
 

@@ -282,6 +282,19 @@ async fn an_entry_and_a_file_of_one_key_both_fail() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_cannot_be_read_keeps_its_key_from_an_entry() {
+    let mut tree = Tree::new();
+    tree.file("/out/a.zip", raw_zip(&[RawEntry::new("x.zip", "from the archive")]))
+        .file("/out/a/x.zip", [b"PK\x03\x04".as_slice(), &[0; 40]].concat());
+    let world = World::new(tree).await;
+    let finished = world.finish(world.run("/out").env("RECURSIVE", "true")).await;
+    finished.assert_exit(3, "PARTIAL");
+    world.assert_keys(&["a.zip"]).await;
+    assert!(finished.statuses().contains(&"FAILED ARCHIVE_INVALID".to_owned()), "{}", finished.show());
+    assert!(finished.statuses().contains(&"FAILED KEY_COLLISION".to_owned()), "{}", finished.show());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn entries_of_two_archives_that_share_a_key_both_fail() {
     let archive = |text: &str| raw_zip(&[RawEntry::new("same.txt", text), RawEntry::new(format!("{text}.txt"), text)]);
     // One is far smaller, and would be there first.

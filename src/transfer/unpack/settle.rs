@@ -57,6 +57,8 @@ impl Transfer {
                     }
                 }
                 Err(failure) => {
+                    // Its own key is known, and is not for another to take.
+                    claims.claim(&files[index].key);
                     failed.insert(index, failure);
                 }
             }
