@@ -1,11 +1,12 @@
 //! The comparison: the release binary and its peers in turn on the same servers, every delivered byte checked, medians and
 //! ratios in one table.
 //!
-//! `bench [--quick] [--pairs N] [--only CLIENT,…] [--out FOLDER] --connector PATH --upload-floor PATH [WORKLOAD …]`. Slow is no failure; a
-//! wrong byte, or a client that fails, is.
+//! `bench [--quick] [--pairs N] [--only CLIENT,…] [--out FOLDER] --connector PATH --upload-floor PATH [WORKLOAD …]`. Slow is
+//! no failure; a wrong byte, or a client that fails, is.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
@@ -16,6 +17,7 @@ mod harness;
 
 mod contestant;
 mod data;
+mod far;
 mod group;
 mod measure;
 mod plot;
@@ -48,10 +50,10 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [mode, order, cost] = arguments.as_slice()
-        && mode == measure::MODE
-    {
-        return measure::main(order, cost);
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [measure::MODE, order, cost] => return measure::main(order, cost),
+        [far::MODE, server, address] => return far::main(server, address),
+        _ => {}
     }
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     match parse(arguments).and_then(|arguments| runtime.block_on(bench(&arguments))) {
@@ -71,7 +73,7 @@ fn parse(arguments: Vec<String>) -> anyhow::Result<Arguments> {
         let mut value = || arguments.next().with_context(|| format!("{argument} takes a value"));
         match argument.as_str() {
             "--quick" => quick = true,
-            "--pairs" => pairs = value()?.parse().context("--pairs")?,
+            "--pairs" => pairs = value()?.parse::<NonZeroUsize>().context("--pairs")?.get(),
             "--only" => only.extend(value()?.split(',').map(str::to_owned)),
             "--out" => out = value()?.into(),
             "--connector" => connector = Some(PathBuf::from(value()?)),
@@ -95,10 +97,18 @@ fn parse(arguments: Vec<String>) -> anyhow::Result<Arguments> {
 async fn bench(arguments: &Arguments) -> anyhow::Result<()> {
     let mut workloads = if arguments.quick { workload::quick() } else { workload::all() };
     if !arguments.workloads.is_empty() {
+        for wanted in &arguments.workloads {
+            let is_known = workloads.iter().any(|workload| workload.name.starts_with(wanted.as_str()));
+            anyhow::ensure!(is_known, "no workload's name begins with {wanted:?}");
+        }
         workloads
             .retain(|workload| arguments.workloads.iter().any(|wanted| workload.name.starts_with(wanted.as_str())));
     }
     if !arguments.only.is_empty() {
+        let runs = |only: &String| workloads.iter().flat_map(|w| &w.contestants).any(|c| only == c.id());
+        if let Some(unknown) = arguments.only.iter().find(|only| !runs(only)) {
+            bail!("no client of these workloads is called {unknown:?}");
+        }
         for workload in &mut workloads {
             workload.contestants.retain(|contestant| arguments.only.iter().any(|only| only == contestant.id()));
         }
@@ -173,12 +183,9 @@ async fn deliver(
     };
     let mut cost = Cost::default();
     for order in job.orders(contestant, programs) {
-        let folder = site.folder.path().to_owned();
-        let log = order.log.clone();
-        // Waited for on a thread of its own: the proxy runs on this program's others.
-        let next = tokio::task::spawn_blocking(move || measure::measure(&order, &folder)).await?;
+        let next = measure::measure(&order, site.folder.path());
         if next.exit_code != 0 {
-            let log = fs::read_to_string(log).unwrap_or_default();
+            let log = fs::read_to_string(&order.log).unwrap_or_default();
             let end: Vec<&str> = log.lines().rev().take(10).collect();
             bail!("exit code {}; its last lines, latest first:\n{}", next.exit_code, end.join("\n"));
         }

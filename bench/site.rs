@@ -1,28 +1,23 @@
 //! The servers of the comparison, on loopback and the same for all: OpenSSH's sshd, SeaweedFS, moto for the secret, and a
-//! proxy that adds the round trip.
+//! proxy that adds a round trip.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use bytes::Bytes;
 use futures::StreamExt as _;
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::data::{Expected, fingerprint};
+use crate::far::Far;
 use crate::harness::moto::Moto;
-use crate::harness::proxy::Proxy;
 use crate::harness::seaweed::{ADMIN, Bucket, Seaweed};
 use crate::harness::sshd::{HostKeyType, Sshd, SshdOptions};
 
 /// The program's secret.
 pub const SECRET: &str = "partner/bench";
-/// Between Frankfurt and New York, half of it each way.
-const ROUND_TRIP: Duration = Duration::from_millis(50);
 /// Objects read back at once.
 const READ_AT_ONCE: usize = 16;
 
@@ -30,7 +25,7 @@ pub struct Site {
     pub sshd: Sshd,
     pub store: &'static Seaweed,
     pub moto: &'static Moto,
-    pub far: Proxy,
+    pub far: Far,
     /// Where logs, keys and results of runs go.
     pub folder: TempDir,
 }
@@ -39,8 +34,8 @@ impl Site {
     pub async fn start() -> Self {
         // At the level of a server in use: a line for each login, none for each file.
         let sshd = Sshd::start(SshdOptions::default().host_keys(&[HostKeyType::Ed25519]).set("LogLevel", "INFO"));
-        let far = Proxy::to(SocketAddr::from(([127, 0, 0, 1], sshd.port()))).round_trip(ROUND_TRIP).start().await;
         let folder = tempfile::Builder::new().prefix("bench-").tempdir().expect("a folder for the bench");
+        let far = Far::start(sshd.port(), folder.path()).await;
         let site = Self { sshd, store: Seaweed::shared().await, moto: Moto::shared().await, far, folder };
         let secret = json!({
             "SFTP_TEST_SERVER_HOST": "127.0.0.1",
@@ -80,11 +75,9 @@ impl Site {
                 let Some(expected) = expected.get(&key) else { return Err(format!("nobody sent {key:?}")) };
                 let object = bucket.client.get_object().bucket(&bucket.name).key(&key).send().await;
                 let mut body = object.map_err(|error| format!("{key:?}: {error:?}"))?.body;
-                let mut pieces = Vec::new();
-                let mut found = fingerprint(std::iter::empty::<Bytes>());
+                let mut found = fingerprint(None);
                 while let Some(piece) = body.next().await {
-                    pieces.push(piece.map_err(|error| format!("{key:?}: {error}"))?);
-                    found = found.then(fingerprint(pieces.drain(..)));
+                    found = found.then(fingerprint(Some(piece.map_err(|error| format!("{key:?}: {error}"))?)));
                 }
                 if found == *expected { Ok(()) } else { Err(format!("{key:?} holds other bytes")) }
             })

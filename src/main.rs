@@ -38,8 +38,9 @@ fn main() -> ExitCode {
 /// Most threads that requests and replies are worked on by.
 const MOST_WORKERS: usize = 4;
 
-/// Half as many threads as there are processors. One moves some 8 Gbit/s, decryption included, and a job is bound by the
-/// network; each more costs processor time for tasks that wander between them. Archives are decoded on further threads.
+/// Half as many threads as there are processors, at most four: a job is bound by the network, which one thread or two keep
+/// busy, and tasks that wander between threads cost a tenth to a fifth of the processor time. Archives are decoded on
+/// further threads.
 fn workers() -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     (processors / 2).clamp(1, MOST_WORKERS)

@@ -22,7 +22,8 @@ use crate::template::ObjectKey;
 
 /// Records that may wait for a slow reader.
 const WAITING: usize = 1024;
-/// The writer looks for lines this often at most: woken for each of thousands a second, it would cost more than they do.
+/// The writer rests so long once it has written all there is: woken for each of thousands of lines a second, it would cost
+/// more than they do.
 const BREATH: Duration = Duration::from_millis(5);
 
 /// What every record of a run has in common.

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use chrono::Utc;
 use secrecy::SecretString;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -195,6 +195,15 @@ impl Transfer {
             self.note(running.join_next_with_id().await, &mut paths, &mut tally).await;
         }
         tally
+    }
+
+    /// A place among those that `places` has, or what the run's stop leaves to say.
+    async fn place_among<'a>(places: &'a Semaphore, stop: &CancellationToken) -> Result<SemaphorePermit<'a>, Failure> {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(Failure::interrupted()),
+            place = places.acquire() => place.map_err(|_| Failure::interrupted()),
+        }
     }
 
     async fn note(

@@ -78,6 +78,7 @@ pub fn mark_possible(plan: &mut Plan, keys: &KeyTemplate, unpack: &UnpackTemplat
 #[cfg(test)]
 mod tests {
     use super::super::tests::planned;
+    use super::{KeyTemplate, UnpackTemplate};
     use proptest::prelude::*;
 
     fn marked(paths: &[&[u8]], keys: &str, unpack: &str) -> Vec<String> {
@@ -88,8 +89,8 @@ mod tests {
     #[test]
     fn files_of_a_directory_are_apart_from_each_other_s_entries() {
         let paths: [&[u8]; 5] = [b"a.zip", b"b.zip", b"ab.csv", b"c/d.zip", b"c/e.csv"];
-        for keys in ["{path}", "in/{run_start:%Y}/{run_id}/{path}", "{dir}/{run_id}-{name}"] {
-            assert_eq!(marked(&paths, "{path}", "{archive}/{entry}"), [""; 0], "{keys}");
+        for keys in ["{path}", "in/{run_start:%Y}/{run_id}/{path}", "{run_id}-{path}"] {
+            assert_eq!(marked(&paths, keys, "{archive}/{entry}"), [""; 0], "{keys}");
         }
     }
 
@@ -122,7 +123,8 @@ mod tests {
             let paths: Vec<&[u8]> = paths.iter().map(Vec::as_slice).collect();
             let plan = planned(&paths, keys, Some(unpack));
             let run = super::super::tests::run();
-            let (keys, unpack) = (keys.parse::<super::KeyTemplate>().unwrap(), unpack.parse::<super::UnpackTemplate>().unwrap());
+            let keys: KeyTemplate = keys.parse().unwrap();
+            let unpack: UnpackTemplate = unpack.parse().unwrap();
             let prefixes: Vec<String> =
                 plan.files.iter().map(|file| keys.prefix(&unpack.prefix(&file.relative), run.start, run.id)).collect();
             for (i, file) in plan.files.iter().enumerate() {

@@ -8,11 +8,14 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig, stalled_stream_protection::StalledStreamProtectionConfig};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::client::customize::CustomizableOperation;
+use aws_sdk_s3::config::endpoint::Params;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::types::{
     ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart, ServerSideEncryption,
     StorageClass,
 };
+use aws_smithy_http_client::{Connector, proxy::ProxyConfig, tls};
+use aws_smithy_runtime_api::client::http::{HttpConnectorSettings, SharedHttpConnector, http_client_fn};
 use aws_types::service_config::ServiceConfigKey;
 
 use super::{Body, Error, Kind, NewObject, Part, Store, Upload, UploadId};
@@ -20,9 +23,11 @@ use crate::checksum::Crc64Nvme;
 use crate::config::{ObjectAttributes, UploadSettings};
 
 mod body;
+mod direct;
 mod fault;
 
 use body::Wire;
+use direct::{Direct, NotStored};
 use fault::{advice, causes, classify};
 
 /// To reach an S3 endpoint; it answers in milliseconds or not at all.
@@ -37,6 +42,8 @@ const BRIEF: Duration = Duration::from_secs(30);
 const COMPLETION: Duration = Duration::from_secs(300);
 /// Bytes a second that a request with file data is given time for, on top of [`BRIEF`].
 const SLOWEST: u64 = 128 << 10;
+/// At most so long a pause follows a first attempt that found the store busy, as the SDK has it.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// File data that [`BRIEF`] is long enough for. Its requests take the client's own settings: settings of one request are
 /// a tenth of what a small one costs.
 const SMALL: u64 = 1 << 20;
@@ -45,6 +52,9 @@ const SMALL: u64 = 1 << 20;
 #[derive(Debug, Clone)]
 pub struct S3Store {
     client: Client,
+    /// The shorter way of small objects, where there is one.
+    direct: Option<Direct>,
+    max_attempts: u32,
     bucket: String,
     attributes: ObjectAttributes,
     /// `OBJECT_TAGS` in the form of the `x-amz-tagging` header.
@@ -60,25 +70,71 @@ pub async fn load_sdk(region: Option<String>) -> SdkConfig {
     loader.load().await
 }
 
-/// Whether an endpoint was set, for S3 or for every service, in the environment or in a profile.
-fn has_custom_endpoint(sdk: &SdkConfig) -> bool {
+/// The endpoint that was set, for S3 or for every service, in the environment or in a profile.
+fn custom_endpoint(sdk: &SdkConfig) -> Option<String> {
     let key = ServiceConfigKey::builder().service_id("S3").env("AWS_ENDPOINT_URL").profile("endpoint_url").build();
     let of_service = || sdk.service_config()?.load_config(key.ok()?);
-    sdk.endpoint_url().is_some() || of_service().is_some()
+    of_service().or_else(|| sdk.endpoint_url().map(str::to_owned))
+}
+
+/// One pool of connections for all requests: as the SDK's own client has it, but for the time to connect.
+fn connector() -> SharedHttpConnector {
+    let connector = Connector::builder()
+        .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
+        .connector_settings(HttpConnectorSettings::builder().connect_timeout(CONNECT_TIMEOUT).build())
+        .proxy_config(ProxyConfig::from_env());
+    SharedHttpConnector::new(connector.build())
 }
 
 impl S3Store {
     /// `sdk` brings region, credentials and endpoint; `max_attempts` counts the first try.
     pub fn new(sdk: &SdkConfig, bucket: String, settings: &UploadSettings, max_attempts: u32) -> Self {
+        let connector = connector();
+        let endpoint = custom_endpoint(sdk);
+        let path_style = settings.path_style.unwrap_or(endpoint.is_some());
         let config = aws_sdk_s3::config::Builder::from(sdk)
-            .force_path_style(settings.path_style.unwrap_or_else(|| has_custom_endpoint(sdk)))
+            .force_path_style(path_style)
             .retry_config(RetryConfig::standard().with_max_attempts(max_attempts))
             .timeout_config(timeouts(Some(BRIEF)))
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .http_client(http_client_fn({
+                let connector = connector.clone();
+                move |_, _| connector.clone()
+            }))
             .build();
         let attributes = settings.attributes.clone();
         let tagging = (!attributes.tags.is_empty()).then(|| tagging_header(&attributes.tags));
-        Self { client: Client::from_conf(config), bucket, attributes, tagging }
+        let params = Params::builder()
+            .bucket(&bucket)
+            .set_region(sdk.region().map(ToString::to_string))
+            .set_endpoint(endpoint)
+            .force_path_style(path_style)
+            .set_use_fips(sdk.use_fips())
+            .set_use_dual_stack(sdk.use_dual_stack())
+            .build();
+        let headers = headers(&attributes, tagging.as_deref());
+        // Whatever is not stored is put again by the SDK, so there has to be a second attempt.
+        let direct = params.ok().filter(|_| max_attempts > 1);
+        let direct = direct.and_then(|params| Direct::new(sdk, connector, params, headers, BRIEF));
+        Self { client: Client::from_conf(config), direct, max_attempts, bucket, attributes, tagging }
+    }
+
+    /// Puts a small object the shorter way, where there is one. `Some(false)`: it is not known to be stored, and an
+    /// attempt was spent on it.
+    async fn put_directly(&self, object: &NewObject, body: &Body) -> Option<bool> {
+        let (Some(direct), Body::Buffered { pieces, checksum }) = (&self.direct, body) else { return None };
+        if checksum.len() > SMALL {
+            return None;
+        }
+        match direct.put(object, pieces, *checksum).await {
+            Ok(()) => Some(true),
+            Err(NotStored::Closed) => None,
+            Err(NotStored::Refused) => Some(false),
+            Err(NotStored::Busy) => {
+                tokio::time::sleep(FIRST_PAUSE.mul_f64(rand::random())).await;
+                Some(false)
+            }
+        }
     }
 
     fn error<E>(&self, action: &str, key: &str, error: SdkError<E>) -> Error
@@ -127,6 +183,10 @@ impl S3Store {
 #[async_trait]
 impl Store for S3Store {
     async fn put(&self, object: &NewObject, body: Body) -> Result<(), Error> {
+        let directly = self.put_directly(object, &body).await;
+        if directly == Some(true) {
+            return Ok(());
+        }
         let request = self
             .client
             .put_object()
@@ -147,7 +207,13 @@ impl Store for S3Store {
             .set_checksum_crc64_nvme(wire.checksum)
             .set_checksum_algorithm(wire.algorithm)
             .body(wire.body);
-        let error = match within(request.customize(), limit).send().await {
+        let mut request = within(request.customize(), limit);
+        if directly.is_some() {
+            // Small, and so without settings of its own until here.
+            let attempts_left = RetryConfig::standard().with_max_attempts(self.max_attempts - 1);
+            request = request.config_override(aws_sdk_s3::Config::builder().retry_config(attempts_left));
+        }
+        let error = match request.send().await {
             Ok(_) => return Ok(()),
             Err(error) => self.error("PutObject to", object.key.as_str(), error),
         };
@@ -291,6 +357,18 @@ fn timeouts(attempt: Option<Duration>) -> TimeoutConfig {
     let mut timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT);
     timeouts.set_operation_attempt_timeout(attempt);
     timeouts.build()
+}
+
+/// What every object of a run is stored with, as headers.
+fn headers(attributes: &ObjectAttributes, tagging: Option<&str>) -> Vec<(&'static str, String)> {
+    let headers = [
+        ("user-agent", Some(concat!("sftp-s3-connector/", env!("CARGO_PKG_VERSION")))),
+        ("x-amz-server-side-encryption", attributes.sse.as_deref()),
+        ("x-amz-server-side-encryption-aws-kms-key-id", attributes.kms_key_id.as_deref()),
+        ("x-amz-storage-class", attributes.storage_class.as_deref()),
+        ("x-amz-tagging", tagging),
+    ];
+    headers.into_iter().filter_map(|(name, value)| Some((name, value?.to_owned()))).collect()
 }
 
 /// `k=v&k=v`, percent-encoded as a URL query.

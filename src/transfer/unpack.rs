@@ -16,7 +16,7 @@ use self::range_reader::RangeReader;
 use self::zip::{Sink, Want};
 use super::{Budget, Transfer};
 use crate::failure::{Failure, FailureCode};
-use crate::plan::PlannedFile;
+use crate::plan::{PlannedFile, SMALLEST_ARCHIVE};
 use crate::remote::path::bytes_to_text;
 
 mod claims;
@@ -32,7 +32,7 @@ use judge::{Judge, Verdict};
 pub use settle::Settled;
 
 /// First bytes that tell what a file is.
-pub const SIGNATURE_LEN: u64 = 4;
+const SIGNATURE_LEN: u64 = 4;
 /// Decoded pieces that may wait for the store.
 const PIECES_WAITING: usize = 4;
 /// What decoding holds at most: two readers' windows (directory and content), and the pieces that wait.
@@ -92,8 +92,14 @@ pub struct Unpacked {
 }
 
 impl Transfer {
-    /// Delivers every entry of the archive whose key is not `contested`. Keys of those that were delivered are added to `delivered`, also where it
-    /// fails.
+    /// Whether the file is an archive: its first bytes tell.
+    pub(super) async fn is_archive(&self, file: &PlannedFile) -> Result<bool, Failure> {
+        let is_long_enough = file.size >= SMALLEST_ARCHIVE;
+        Ok(is_long_enough && is_zip(&self.range(file, 0, SIGNATURE_LEN, &self.stop.soon).await?))
+    }
+
+    /// Delivers every entry of the archive whose key is not `contested`. Keys of those that were delivered are added to
+    /// `delivered`, also where it fails.
     pub(super) async fn unpack(
         self: &Arc<Self>,
         file: &PlannedFile,
@@ -104,7 +110,7 @@ impl Transfer {
         let file = Arc::new(file.clone());
         let judge = {
             let _window = self.hold(range_reader::WINDOW.min(file.size)).await?;
-            Arc::new(self.read_headers(&file, contested).await?)
+            Arc::new(self.read_headers(&file, contested).await?.all_seen())
         };
         // Two parts, so that one is filled while another is sent; less where the archive or the budget is small.
         let room = self.budget.bytes().saturating_sub(WINDOW);
@@ -116,11 +122,7 @@ impl Transfer {
 
     /// A place among the archives that are open.
     async fn place_to_unpack(&self) -> Result<SemaphorePermit<'_>, Failure> {
-        tokio::select! {
-            biased;
-            () = self.stop.soon.cancelled() => Err(Failure::interrupted()),
-            place = self.unpacking.acquire() => place.map_err(|_| Failure::interrupted()),
-        }
+        Self::place_among(&self.unpacking, &self.stop.soon).await
     }
 
     /// The first pass: what the archive holds, and which of its entries may not be delivered.

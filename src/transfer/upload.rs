@@ -53,13 +53,11 @@ impl Transfer {
 
     /// Finds out whether the file is an archive, by its content.
     pub(super) async fn look(&self, file: &PlannedFile) -> Result<Look, Failure> {
-        let stop = &self.stop.soon;
         if file.size > self.held_whole() {
-            let start = self.range(file, 0, unpack::SIGNATURE_LEN, stop).await?;
-            return Ok(if unpack::is_zip(&start) { Look::Archive } else { Look::Plain });
+            return Ok(if self.is_archive(file).await? { Look::Archive } else { Look::Plain });
         }
         let held = self.hold(file.size).await?;
-        let pieces = self.range(file, 0, file.size, stop).await?;
+        let pieces = self.range(file, 0, file.size, &self.stop.soon).await?;
         if unpack::is_zip(&pieces) {
             return Ok(Look::Archive);
         }
@@ -176,11 +174,7 @@ impl Transfer {
 
     /// Uploads a file in parts, several at once. Whatever goes wrong, the upload is aborted.
     async fn upload_in_parts(self: &Arc<Self>, file: &PlannedFile) -> Result<Crc64Nvme, Failure> {
-        let turn = tokio::select! {
-            biased;
-            () = self.stop.soon.cancelled() => return Err(Failure::interrupted()),
-            turn = self.turn.acquire() => turn.map_err(|_| Failure::interrupted())?,
-        };
+        let turn = Self::place_among(&self.turn, &self.stop.soon).await?;
         let object = file.object();
         let id = self.begin(&object).await?;
         let upload = Upload { object: &object, id: &id };
@@ -318,11 +312,7 @@ impl Transfer {
 
     /// A place among the requests to the store. Never waited for by one who will ask for more of the budget.
     pub(super) async fn place(&self, stop: &CancellationToken) -> Result<SemaphorePermit<'_>, Failure> {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => Err(Failure::interrupted()),
-            place = self.requests.acquire() => place.map_err(|_| Failure::interrupted()),
-        }
+        Self::place_among(&self.requests, stop).await
     }
 
     /// Waits for a request, or until nothing can be waited for any more.

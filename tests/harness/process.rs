@@ -129,15 +129,19 @@ pub fn server_folder(server: &str) -> TempDir {
     let prefix = format!("sftpconn-{server}-");
     let folders = std::fs::read_dir(std::env::temp_dir()).expect("the folder for temporary files");
     for folder in folders.filter_map(|entry| Some(entry.ok()?.path())) {
-        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let maker = name.strip_prefix(&prefix).and_then(|rest| rest.split('-').next());
-        if maker.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+        if folder.file_name().is_some_and(|name| is_left_over(&name.to_string_lossy(), &prefix)) {
             // Another process may be at it too.
             let _ = std::fs::remove_dir_all(folder);
         }
     }
     let prefix = format!("{prefix}{}-", std::process::id());
     tempfile::Builder::new().prefix(&prefix).tempdir().expect("a folder for a server")
+}
+
+/// Whether this is `prefix` and the number of a process that is no more: what that process made and nobody removed.
+pub fn is_left_over(name: &str, prefix: &str) -> bool {
+    let maker = name.strip_prefix(prefix).and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse().ok());
+    maker.is_some_and(|pid: u32| !Path::new("/proc").join(pid.to_string()).exists())
 }
 
 /// A program of the virtual environment that `make test` fills.

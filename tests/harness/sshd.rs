@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use super::poll;
+use super::process::is_left_over;
 
 const SSHD: &str = "/usr/sbin/sshd";
 /// Folders and users are named by this, the process that made them, and a number.
@@ -339,7 +340,7 @@ fn remove_leftovers() {
     ONCE.call_once(|| {
         let folders = fs::read_dir(std::env::temp_dir()).expect("the folder for temporary files");
         for folder in folders.filter_map(|entry| Some(entry.ok()?.path())) {
-            if !folder.file_name().is_some_and(|name| is_left_over(&name.to_string_lossy())) {
+            if !folder.file_name().is_some_and(|name| is_left_over(&name.to_string_lossy(), PREFIX)) {
                 continue;
             }
             let pid = fs::read_to_string(folder.join("sshd.pid")).ok().and_then(|pid| pid.trim().parse::<i32>().ok());
@@ -355,13 +356,12 @@ fn remove_leftovers() {
             as_root("rm").arg("-rf").arg(&folder).run();
         }
         let users = fs::read_to_string("/etc/passwd").expect("/etc/passwd");
-        users.lines().filter_map(|line| line.split(':').next()).filter(|user| is_left_over(user)).for_each(remove_user);
+        users
+            .lines()
+            .filter_map(|line| line.split(':').next())
+            .filter(|user| is_left_over(user, PREFIX))
+            .for_each(remove_user);
     });
-}
-
-fn is_left_over(name: &str) -> bool {
-    let maker = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse().ok());
-    maker.is_some_and(|pid: i32| !is_alive(pid))
 }
 
 /// A command as root: as it is, or through `sudo -n`.

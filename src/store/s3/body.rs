@@ -51,13 +51,13 @@ fn streamed(len: u64, pieces: mpsc::Receiver<Result<Bytes, SourceBroke>>) -> Byt
 }
 
 /// Pieces in memory as an HTTP body, handed to the socket as they are.
-struct PiecesBody {
+pub struct PiecesBody {
     pieces: std::vec::IntoIter<Bytes>,
     remaining: u64,
 }
 
 impl PiecesBody {
-    fn new(pieces: Vec<Bytes>) -> Self {
+    pub fn new(pieces: Vec<Bytes>) -> Self {
         let remaining = pieces.iter().map(|piece| piece.len() as u64).sum();
         Self { pieces: pieces.into_iter(), remaining }
     }

@@ -64,7 +64,9 @@ fn is_of_region(code: &str) -> bool {
 pub fn advice(kind: Kind, code: Option<&str>, bucket: &str) -> String {
     match (kind, code) {
         (Kind::NoBucket, _) => format!("; check that the bucket {bucket} exists"),
-        (Kind::Denied, None) => "; no usable AWS credentials or region were found: give the task a role, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and see that REGION is set".to_owned(),
+        (Kind::Denied, None) => "; no usable AWS credentials or region were found: give the task a role, or set \
+             AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and see that REGION is set"
+            .to_owned(),
         (Kind::Denied, Some(code)) if is_of_region(code) => {
             "; the bucket is in another region: set REGION to the bucket's".to_owned()
         }

@@ -112,6 +112,11 @@ impl Judge {
         }
     }
 
+    /// Every header was seen: forgets the keys that one entry alone has.
+    pub fn all_seen(self) -> Self {
+        Self { claims: self.claims.only_contested(), ..self }
+    }
+
     /// The keys of all entries that were seen.
     pub fn into_claims(self) -> Claims {
         self.claims

@@ -13,7 +13,7 @@ use super::claims::Claims;
 use super::judge::collision;
 use super::range_reader;
 use crate::failure::Failure;
-use crate::plan::{PlannedFile, SMALLEST_ARCHIVE};
+use crate::plan::PlannedFile;
 use crate::template::ObjectKey;
 use crate::transfer::{FILES_AT_ONCE, Transfer};
 
@@ -71,8 +71,7 @@ impl Transfer {
     }
 
     async fn look_at_keys(self: &Arc<Self>, file: &PlannedFile) -> Result<Looked, Failure> {
-        let is_archive = file.size >= SMALLEST_ARCHIVE
-            && super::is_zip(&self.range(file, 0, super::SIGNATURE_LEN, &self.stop.soon).await?);
+        let is_archive = self.is_archive(file).await?;
         let mut claims = if is_archive {
             let _place = self.place_to_unpack().await?;
             let _window = self.hold(range_reader::WINDOW.min(file.size)).await?;
