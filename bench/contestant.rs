@@ -147,7 +147,7 @@ impl Job<'_> {
             // A partner's server gives no shell; without this rclone tries for one.
             ("RCLONE_CONFIG_FROM_SHELL_TYPE", "none".to_owned()),
             ("RCLONE_CONFIG_TO_TYPE", "s3".to_owned()),
-            ("RCLONE_CONFIG_TO_PROVIDER", "SeaweedFS".to_owned()),
+            ("RCLONE_CONFIG_TO_PROVIDER", "Other".to_owned()),
             ("RCLONE_CONFIG_TO_ENV_AUTH", "true".to_owned()),
             ("RCLONE_CONFIG_TO_REGION", REGION.to_owned()),
             ("RCLONE_CONFIG_TO_ENDPOINT", self.bucket.endpoint.clone()),

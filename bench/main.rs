@@ -21,7 +21,9 @@ mod far;
 mod group;
 mod measure;
 mod plot;
+mod server;
 mod site;
+mod store;
 mod table;
 mod workload;
 
@@ -52,7 +54,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [measure::MODE, order, cost] => return measure::main(order, cost),
-        [far::MODE, server, address] => return far::main(server, address),
+        [far::MODE, port_file, server] => return far::main(port_file, server),
+        [store::MODE, port_file, folder] => return store::main(port_file, folder),
         _ => {}
     }
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -172,13 +175,13 @@ async fn deliver(
     expected: &Expected,
     programs: &Programs,
 ) -> anyhow::Result<Cost> {
-    let bucket = site.store.bucket().await;
+    let bucket = site.bucket().await;
     let task = if workload.limited { Some(Task::new().map_err(anyhow::Error::msg)?) } else { None };
     let job = Job {
         site,
         data: workload.data,
         bucket: &bucket,
-        port: if workload.far { site.far.port() } else { site.sshd.port() },
+        port: if workload.far { site.far_port } else { site.sshd.port() },
         groups: task.as_ref().map(Task::entrances).unwrap_or_default(),
     };
     let mut cost = Cost::default();

@@ -1,4 +1,4 @@
-//! The servers of the comparison, on loopback and the same for all: OpenSSH's sshd, SeaweedFS, moto for the secret, and a
+//! The servers of the comparison, on loopback and the same for all: OpenSSH's sshd, an S3 store, moto for the secret, and a
 //! proxy that adds a round trip.
 
 use std::collections::BTreeMap;
@@ -11,10 +11,12 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::data::{Expected, fingerprint};
-use crate::far::Far;
+use crate::far;
 use crate::harness::moto::Moto;
-use crate::harness::seaweed::{ADMIN, Bucket, Seaweed};
+use crate::harness::process::Server;
+use crate::harness::seaweed::{self, ADMIN, Bucket};
 use crate::harness::sshd::{HostKeyType, Sshd, SshdOptions};
+use crate::{server, store};
 
 /// The program's secret.
 pub const SECRET: &str = "partner/bench";
@@ -23,11 +25,14 @@ const READ_AT_ONCE: usize = 16;
 
 pub struct Site {
     pub sshd: Sshd,
-    pub store: &'static Seaweed,
     pub moto: &'static Moto,
-    pub far: Far,
+    /// The store's.
+    endpoint: String,
+    /// Where the SFTP server is far away.
+    pub far_port: u16,
     /// Where logs, keys and results of runs go.
     pub folder: TempDir,
+    _servers: [Server; 2],
 }
 
 impl Site {
@@ -35,8 +40,13 @@ impl Site {
         // At the level of a server in use: a line for each login, none for each file.
         let sshd = Sshd::start(SshdOptions::default().host_keys(&[HostKeyType::Ed25519]).set("LogLevel", "INFO"));
         let folder = tempfile::Builder::new().prefix("bench-").tempdir().expect("a folder for the bench");
-        let far = Far::start(sshd.port(), folder.path()).await;
-        let site = Self { sshd, store: Seaweed::shared().await, moto: Moto::shared().await, far, folder };
+        let (far_port, far) = server::start("the proxy", far::MODE, &[sshd.port().to_string()], folder.path()).await;
+        let buckets = folder.path().join("buckets");
+        fs::create_dir(&buckets).expect("a folder for the store");
+        let (store_port, store) =
+            server::start("the store", store::MODE, &[buckets.display().to_string()], folder.path()).await;
+        let endpoint = format!("http://127.0.0.1:{store_port}");
+        let site = Self { sshd, moto: Moto::shared().await, endpoint, far_port, folder, _servers: [far, store] };
         let secret = json!({
             "SFTP_TEST_SERVER_HOST": "127.0.0.1",
             "SFTP_TEST_SERVER_USERNAME": site.sshd.username(),
@@ -62,6 +72,14 @@ impl Site {
             ("AWS_REGION", crate::harness::seaweed::REGION),
         ];
         pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+    }
+
+    /// A new, empty bucket with a name of its own.
+    pub async fn bucket(&self) -> Bucket {
+        let name = format!("bench-{}", uuid::Uuid::now_v7());
+        let client = seaweed::client(&self.endpoint, ADMIN);
+        client.create_bucket().bucket(&name).send().await.expect("the store makes a bucket");
+        Bucket { name, endpoint: self.endpoint.clone(), client }
     }
 
     /// Says what is wrong with the bucket's content, if anything: every object is read to its last byte.
