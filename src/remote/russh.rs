@@ -19,19 +19,25 @@ use super::path::bytes_to_text;
 use super::protocol::{Reply, Request};
 use super::{Attributes, Chunk, DirEntry, Endpoint, Engine, Error, Kind, Remote, RemotePath, ServerInfo, private_key};
 use connect::{Handle, Socket, Watcher};
+use files::Files;
 use session::{Inbound, Outbound, Session};
 
 mod begin;
 mod connect;
+mod files;
 mod handles;
 mod list;
 mod login;
 mod outcome;
 mod read;
 mod session;
+mod window;
 
 /// Bytes under one key, in either direction: 1 GiB (RFC 4253 §9).
 const REKEY_AFTER: usize = 1 << 30;
+
+/// What the identification of OpenSSH's server begins with, whatever its version.
+const OPENSSH: &str = "SSH-2.0-OpenSSH";
 
 /// How long a server has to take leave.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -91,7 +97,7 @@ impl RusshEngine {
         server.sftp_version = greeting.version;
         server.extensions = greeting.extensions;
         tokio::spawn(close_when_lost(session.clone(), handle, socket));
-        Ok(Connection { session, server })
+        Ok(Connection { session, server, files: Files::default() })
     }
 
     async fn start_sftp(&self, handle: &Handle, watcher: &Watcher) -> Result<(Session, begin::Greeting), Error> {
@@ -116,7 +122,8 @@ impl RusshEngine {
             }
         }
         let inbound = Receiving { channel: receiving, watcher: watcher.clone(), exit_status: None };
-        Session::start(inbound, Sending(sending), peer, *idle_timeout).await
+        let is_openssh = watcher.told().server.identification.starts_with(OPENSSH);
+        Session::start(inbound, Sending(sending), peer, is_openssh, *idle_timeout).await
     }
 }
 
@@ -183,6 +190,7 @@ async fn close_when_lost(session: Session, mut handle: Handle, socket: Socket) {
 struct Connection {
     session: Session,
     server: ServerInfo,
+    files: Files,
 }
 
 #[async_trait]
@@ -219,11 +227,12 @@ impl Remote for Connection {
     }
 
     async fn list(&self, dir: &RemotePath, each: &mut (dyn FnMut(DirEntry) + Send)) -> Result<(), Error> {
+        let _opening = self.files.opening();
         list::list(&self.session, dir, each).await
     }
 
     async fn read(&self, path: &RemotePath, offset: u64, len: u64) -> Result<Chunk, Error> {
-        read::read(&self.session, path, offset, len).await
+        read::read(&self.session, &self.files, path, offset, len).await
     }
 }
 

@@ -22,6 +22,10 @@ const MAX_HANDLES: usize = 256;
 /// The same where the server states no limit.
 const HANDLES_UNSTATED: usize = 64;
 
+/// An extension that OpenSSH's own `sftp-server` has since 8.0, and few others have: behind OpenSSH's sshd, which may run
+/// any, it tells that one. It is a loop over its requests. Others answer in order, but work on several requests at once.
+const OF_OPENSSH: &[u8] = b"lsetstat@openssh.com";
+
 /// What the server said of itself when the session began.
 #[derive(Debug, Default)]
 pub struct Greeting {
@@ -38,14 +42,18 @@ pub struct Agreement {
     pub handles: usize,
     /// The server has said so itself.
     pub handles_stated: bool,
+    /// The server does what it is asked in the order in which it was asked.
+    pub works_in_order: bool,
 }
 
-/// Agrees with the server, which messages call `peer`. What it sends beyond that stays in `framer`.
+/// Agrees with the server, which messages call `peer`; `is_openssh` is what its SSH layer says it is. What it sends beyond
+/// that stays in `framer`.
 pub async fn agree(
     inbound: &mut impl Inbound,
     outbound: &mut impl Outbound,
     framer: &mut Framer,
     peer: &str,
+    is_openssh: bool,
 ) -> Result<Agreement, Error> {
     let lost = |reason: String| Error::new(Kind::Lost, format!("no SFTP session with {peer}: {reason}"));
     let version = exchange(inbound, outbound, framer, protocol::init()).await.map_err(lost)?;
@@ -67,6 +75,7 @@ pub async fn agree(
             }
         }
     }
+    let works_in_order = is_openssh && extensions.iter().any(|(name, _)| name == OF_OPENSSH);
     let extensions = extensions.iter().map(|(name, data)| (bytes_to_text(name), bytes_to_text(data))).collect();
     let stated = limits.map(|limits| limits.max_open_handles).filter(|stated| *stated > 0);
     Ok(Agreement {
@@ -75,6 +84,7 @@ pub async fn agree(
         handles: stated
             .map_or(HANDLES_UNSTATED, |stated| usize::try_from(stated).unwrap_or(MAX_HANDLES).min(MAX_HANDLES)),
         handles_stated: stated.is_some(),
+        works_in_order,
     })
 }
 

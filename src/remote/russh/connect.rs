@@ -22,8 +22,8 @@ use crate::remote::{Endpoint, Error, HostKey, HostKeyPolicy, Kind, ServerInfo};
 /// How long an address is tried alone before the next is tried beside it (RFC 8305 §5).
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 
-/// What may be on its way to us unread: 50 ms at 1 Gbit/s, twice, since it is topped up when half of it is used.
-const CHANNEL_WINDOW: u32 = 16 * 1024 * 1024;
+/// What may be on its way to us unread: twice the widest window of reads, since it is topped up when half of it is used.
+const CHANNEL_WINDOW: u32 = 32 * 1024 * 1024;
 
 /// The most that the crate allows itself.
 const CHANNEL_PACKET: u32 = 65535;

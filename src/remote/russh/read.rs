@@ -8,22 +8,36 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio_util::sync::PollSemaphore;
 
+use super::files::Files;
 use super::outcome::Failure;
-use super::session::{Handle, Pending, Session, WINDOW_UNIT};
+use super::session::{Handle, Pending, Session};
+use super::window;
 use crate::remote::protocol::{COPY_BELOW, Reply, Request, status};
 use crate::remote::{Attributes, Chunk, Error, Kind, RemotePath};
 
-/// Reads `len` bytes at `offset`, fewer at the end of the file, then the attributes. The close is sent with the request
-/// for the attributes, and not waited for.
-pub async fn read(session: &Session, path: &RemotePath, offset: u64, len: u64) -> Result<Chunk, Error> {
-    let open = Request::Open { path: path.as_asked()? };
-    let handle = session.open(open).await.map_err(|failure| failure.into_error(format_args!("open {path}")))?;
-    let (data, no_data_at) = Range::new(offset, len)
-        .read(session, &handle)
+/// Reads `len` bytes at `offset`, fewer at the end of the file, then the attributes. A close is not waited for.
+pub async fn read(session: &Session, files: &Files, path: &RemotePath, offset: u64, len: u64) -> Result<Chunk, Error> {
+    let reader = files.open(session, path).await?;
+    let read = read_open(session, &reader.handle, path, offset, len).await;
+    match &read {
+        Ok(chunk) if chunk.attributes.size.is_some_and(|size| offset.saturating_add(len) < size) => reader.keep(),
+        Ok(_) => reader.finish(),
+        Err(_) => reader.forget(),
+    }
+    read
+}
+
+async fn read_open(
+    session: &Session,
+    handle: &Handle,
+    path: &RemotePath,
+    offset: u64,
+    len: u64,
+) -> Result<Chunk, Error> {
+    let Read { data, no_data_at, attributes } = Range::new(offset, len)
+        .read(session, handle)
         .await
         .map_err(|(at, failure)| failure.into_error(format_args!("read {path} at byte {at}")))?;
-    let attributes = handle.attributes(session);
-    drop(handle);
     let attributes = attributes_of(session, path, attributes.await).await?;
     if let (Some(at), Some(size)) = (no_data_at, attributes.size)
         && at < size
@@ -61,6 +75,16 @@ fn expect_attributes(session: &Session, reply: Result<Reply, Failure>, path: &Re
 
 /// Bytes of small pieces that are put together in one buffer.
 const SMALL_TOGETHER: usize = 64 * 1024;
+
+/// A range as it came.
+struct Read {
+    /// In order.
+    data: Vec<Bytes>,
+    /// The first byte that there was no data for, without a word.
+    no_data_at: Option<u64>,
+    /// The answer of after the last byte.
+    attributes: Pending,
+}
 
 /// What is still to be asked for, and what has come.
 struct Range {
@@ -118,12 +142,20 @@ impl Range {
         Self { missing: vec![(offset, end)], end, no_data_at: None, runs: BTreeMap::new() }
     }
 
-    /// The data in order, and where there was none without a word. On failure, the offset of the request that failed.
-    async fn read(mut self, session: &Session, handle: &Handle) -> Result<(Vec<Bytes>, Option<u64>), (u64, Failure)> {
+    /// Reads it, and asks for the file's attributes of after that: behind the last read where the server answers in
+    /// order, else once the last byte has come. On failure, the offset of the request that failed.
+    async fn read(mut self, session: &Session, handle: &Handle) -> Result<Read, (u64, Failure)> {
         let mut window = PollSemaphore::new(session.window());
         let mut under_way = FuturesUnordered::new();
+        let mut attributes = None;
         loop {
             let next = self.next(session.read_len());
+            if next.is_some() {
+                // A short answer has left something to be asked for after all.
+                attributes = None;
+            } else if attributes.is_none() && session.works_in_order() {
+                attributes = Some(handle.attributes(session));
+            }
             tokio::select! {
                 // Replies first: they make room for the requests.
                 biased;
@@ -138,7 +170,9 @@ impl Range {
                 else => break,
             }
         }
-        Ok((self.runs.into_values().flat_map(Run::into_pieces).collect(), self.no_data_at))
+        let attributes = attributes.unwrap_or_else(|| handle.attributes(session));
+        let data = self.runs.into_values().flat_map(Run::into_pieces).collect();
+        Ok(Read { data, no_data_at: self.no_data_at, attributes })
     }
 
     /// The next request to make: offset and length.
@@ -204,7 +238,7 @@ impl Range {
 }
 
 fn permits(next: Option<(u64, u32)>) -> u32 {
-    next.map_or(0, |(_, len)| len.div_ceil(WINDOW_UNIT))
+    next.map_or(0, |(_, len)| len.div_ceil(window::UNIT))
 }
 
 async fn tagged(offset: u64, len: u32, reply: Pending) -> (u64, u32, Result<Reply, Failure>) {

@@ -20,17 +20,15 @@ use tokio_util::sync::CancellationToken;
 use super::begin::{self, Agreement, Greeting, not_sftp};
 use super::handles::{Handles, Refused, Slot};
 use super::outcome::{Failure, Refusal};
+use super::window::{self, Asked, Pace};
 use crate::remote::protocol::{Framer, Message, Reply, Request, status};
 use crate::remote::{Error, Kind};
 
-/// Reads of the full length under way, counted by their bytes.
+/// Reads of the full length under way at the least, counted by their bytes.
 const READS_UNDER_WAY: u32 = 64;
 
 /// How often an open is tried again that was refused while others were open.
 const OPENS_TRIED_AGAIN: usize = 3;
-
-/// Granularity of the window.
-pub const WINDOW_UNIT: u32 = 1024;
 
 /// What arrives on the channel, in any chunks.
 pub trait Inbound: Send + 'static {
@@ -53,17 +51,19 @@ struct Inner {
     peer: String,
     state: Mutex<State>,
     outbound: mpsc::UnboundedSender<Bytes>,
-    /// Bytes asked for and not yet received, in [`WINDOW_UNIT`]s.
+    /// Bytes asked for and not yet received, in [`window::UNIT`]s.
     window: Arc<Semaphore>,
     handles: Arc<Handles>,
     /// The server has stated how many handles may be open.
     handles_stated: bool,
     read_len: u32,
+    works_in_order: bool,
     lost: CancellationToken,
 }
 
 struct State {
-    waiters: HashMap<u32, Waiter>,
+    waiters: HashMap<u32, (Asked, Waiter)>,
+    pace: Pace,
     next_id: u32,
     /// When bytes came last, or the first of the waiters came, whichever was later.
     quiet_since: Instant,
@@ -91,26 +91,34 @@ pub struct Handle {
 
 impl Session {
     /// Agrees on the version, learns the server's limits, and starts the session's tasks. `peer` names the server in
-    /// messages.
+    /// messages; `is_openssh` is what its SSH layer says it is.
     pub async fn start(
         mut inbound: impl Inbound,
         mut outbound: impl Outbound,
         peer: String,
+        is_openssh: bool,
         idle_timeout: Duration,
     ) -> Result<(Self, Greeting), Error> {
         let mut framer = Framer::default();
-        let Agreement { greeting, read_len, handles, handles_stated } =
-            begin::agree(&mut inbound, &mut outbound, &mut framer, &peer).await?;
-        let window = READS_UNDER_WAY * read_len.div_ceil(WINDOW_UNIT);
+        let Agreement { greeting, read_len, handles, handles_stated, works_in_order } =
+            begin::agree(&mut inbound, &mut outbound, &mut framer, &peer, is_openssh).await?;
+        let window = READS_UNDER_WAY * read_len.div_ceil(window::UNIT);
         let (requests, queue) = mpsc::unbounded_channel();
         let session = Self(Arc::new(Inner {
             peer,
-            state: Mutex::new(State { waiters: HashMap::new(), next_id: 1, quiet_since: Instant::now(), lost: None }),
+            state: Mutex::new(State {
+                waiters: HashMap::new(),
+                pace: Pace::new(u64::from(window) * u64::from(window::UNIT)),
+                next_id: 1,
+                quiet_since: Instant::now(),
+                lost: None,
+            }),
             outbound: requests,
             window: Arc::new(Semaphore::new(window as usize)),
             handles: Handles::new(handles),
             handles_stated,
             read_len,
+            works_in_order,
             lost: CancellationToken::new(),
         }));
         tokio::spawn(session.clone().read_replies(inbound, framer, idle_timeout));
@@ -128,7 +136,12 @@ impl Session {
         self.0.read_len
     }
 
-    /// Permits of bytes under way, in [`WINDOW_UNIT`]s; never more in all than the window is wide.
+    /// Whether the server does what it is asked in the order in which it was asked, and not just answers so.
+    pub fn works_in_order(&self) -> bool {
+        self.0.works_in_order
+    }
+
+    /// Permits of bytes under way, in [`window::UNIT`]s; never more in all than the window is wide.
     pub fn window(&self) -> Arc<Semaphore> {
         Arc::clone(&self.0.window)
     }
@@ -219,44 +232,53 @@ impl Session {
             drop(state);
             return;
         }
+        let now = Instant::now();
         if state.waiters.is_empty() {
-            state.quiet_since = Instant::now();
+            state.quiet_since = now;
         }
         let mut id = state.next_id;
         while state.waiters.contains_key(&id) {
             id = id.wrapping_add(1);
         }
         state.next_id = id.wrapping_add(1);
-        state.waiters.insert(id, waiter);
+        let asked = state.pace.ask(now);
+        state.waiters.insert(id, (asked, waiter));
         // Fails only when the writer is gone, which ends the session and this waiter with it.
         let _ = self.0.outbound.send(request.encode(id));
     }
 
-    /// Hands a message to whoever waits for it; what nobody waits for is an error.
-    fn deliver(&self, message: Message) -> Result<(), String> {
+    /// Hands a message, whose last byte came at `now`, to whoever waits for it; what nobody waits for is an error.
+    fn deliver(&self, message: Message, now: Instant) -> Result<(), String> {
         let Message::Reply { id, reply } = message else { return Err("the server began again midway".to_owned()) };
-        let waiter = self.state().waiters.remove(&id);
+        let data = if let Reply::Data(pieces) = &reply { pieces.iter().map(Bytes::len).sum() } else { 0 };
+        let (waiter, more) = {
+            let mut state = self.state();
+            let Some((asked, waiter)) = state.waiters.remove(&id) else {
+                return Err("the server replied to a request that was not made".to_owned());
+            };
+            (waiter, state.pace.answered(asked, now, data as u64))
+        };
+        if more > 0 {
+            self.0.window.add_permits(more);
+        }
         match (waiter, reply) {
-            (None, _) => return Err("the server replied to a request that was not made".to_owned()),
-            (Some(Waiter::Reply { to, max_data, .. }), reply) => {
-                if let Reply::Data(pieces) = &reply
-                    && pieces.iter().map(Bytes::len).sum::<usize>() > max_data as usize
-                {
+            (Waiter::Reply { to, max_data, .. }, reply) => {
+                if data > max_data as usize {
                     return Err("the server sent more data than was asked for".to_owned());
                 }
                 // Nobody may want it any more.
                 let _ = to.send(reply);
             }
-            (Some(Waiter::Open { to, mut slot }), Reply::Handle(bytes)) => {
+            (Waiter::Open { to, mut slot }, Reply::Handle(bytes)) => {
                 slot.opened();
                 // Closed at once if nobody wants it any more.
                 let _ = to.send(Opening::Open(Handle { bytes, open: Some((self.clone(), slot)) }));
             }
-            (Some(Waiter::Open { to, slot }), Reply::Status { code, message }) if code != status::OK => {
+            (Waiter::Open { to, slot }, Reply::Status { code, message }) if code != status::OK => {
                 let _ = to.send(Opening::Refused { refusal: Refusal { code, message }, slot });
             }
-            (Some(Waiter::Open { .. }), _) => return Err("the server answered an open with something else".to_owned()),
-            (Some(Waiter::Close { .. }), _) => {}
+            (Waiter::Open { .. }, _) => return Err("the server answered an open with something else".to_owned()),
+            (Waiter::Close { .. }, _) => {}
         }
         Ok(())
     }
@@ -271,9 +293,10 @@ impl Session {
                 received = inbound.receive() => match received {
                     Err(reason) => break reason,
                     Ok(chunk) => {
-                        self.state().quiet_since = Instant::now();
+                        let now = Instant::now();
+                        self.state().quiet_since = now;
                         framer.push(chunk);
-                        if let Err(reason) = self.deliver_all(&mut framer) {
+                        if let Err(reason) = self.deliver_all(&mut framer, now) {
                             break reason;
                         }
                     }
@@ -289,9 +312,9 @@ impl Session {
         self.end(reason);
     }
 
-    fn deliver_all(&self, framer: &mut Framer) -> Result<(), String> {
+    fn deliver_all(&self, framer: &mut Framer, now: Instant) -> Result<(), String> {
         while let Some(message) = framer.next_message().map_err(not_sftp)? {
-            self.deliver(message)?;
+            self.deliver(message, now)?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::super::session::{Inbound, Outbound, Session};
-use super::super::{Connection, ServerInfo};
+use super::super::{Connection, Files, ServerInfo};
 use crate::remote::Error;
 
 pub const OPEN: u8 = 3;
@@ -42,6 +42,10 @@ pub struct Server {
     /// Sent in place of the answer to a request of this type.
     pub answers: Option<(u8, Vec<u8>)>,
     pub no_fstat: bool,
+    /// A handle is good for so many reads.
+    pub forgets_after: Option<usize>,
+    /// Says that it is OpenSSH, and has its extensions.
+    pub is_openssh: bool,
     /// Between a reply and its arrival.
     pub delay: Duration,
     pub seen: Arc<Seen>,
@@ -72,15 +76,16 @@ impl Server {
     }
 
     pub async fn serve_with(self, idle_timeout: Duration) -> Result<(Connection, Arc<Seen>), Error> {
-        let (seen, delay) = (Arc::clone(&self.seen), self.delay);
+        let (seen, delay, is_openssh) = (Arc::clone(&self.seen), self.delay, self.is_openssh);
         let (to_server, requests) = mpsc::unbounded_channel();
         let (replies, from_server) = mpsc::unbounded_channel();
         tokio::spawn(self.run(requests, replies));
         let inbound = FromServer { replies: from_server, delay, arriving: None };
-        let (session, greeting) = Session::start(inbound, ToServer(to_server), "test".into(), idle_timeout).await?;
+        let (session, greeting) =
+            Session::start(inbound, ToServer(to_server), "test".into(), is_openssh, idle_timeout).await?;
         let server =
             ServerInfo { sftp_version: greeting.version, extensions: greeting.extensions, ..ServerInfo::default() };
-        Ok((Connection { session, server }, seen))
+        Ok((Connection { session, server, files: Files::default() }, seen))
     }
 
     async fn run(self, mut requests: mpsc::UnboundedReceiver<Bytes>, replies: mpsc::UnboundedSender<Bytes>) {
@@ -109,6 +114,9 @@ impl Server {
         }
         if kind == 1 {
             let mut version = 3u32.to_be_bytes().to_vec();
+            if self.is_openssh {
+                version.extend([string(b"lsetstat@openssh.com"), string(b"1")].concat());
+            }
             if self.limits.is_some() {
                 version.extend([string(b"limits@openssh.com"), string(b"1")].concat());
             }
@@ -141,7 +149,11 @@ impl Server {
                 status(id, if known { 0 } else { 4 })
             }
             READ => {
-                let (content, _) = &state.open[&argument[..]];
+                let (content, reads) = state.open.get_mut(&argument[..]).unwrap();
+                *reads += 1;
+                if self.forgets_after.is_some_and(|reads_allowed| *reads > reads_allowed) {
+                    return status(id, 4);
+                }
                 let (offset, len) = (request.get_u64() as usize, request.get_u32() as usize);
                 let from = content.get(offset..).unwrap_or_default();
                 let data = &from[..from.len().min(len).min(self.max_data.unwrap_or(usize::MAX))];
