@@ -7,12 +7,14 @@ use std::fmt;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::mpsc;
 
 use crate::checksum::Crc64Nvme;
 use crate::template::ObjectKey;
 
 pub mod s3;
+mod streamed;
+
+pub use streamed::{Feeder, SourceBroke, Streamed, streamed};
 
 /// Where objects go. One bucket.
 #[async_trait]
@@ -69,9 +71,9 @@ pub struct Part {
 pub enum Body {
     /// All at hand, with their checksum: it is sent ahead of them and the store refuses bytes that differ.
     Buffered { pieces: Vec<Bytes>, checksum: Crc64Nvme },
-    /// Exactly `len` bytes as they come; the checksum follows them in a trailer. `Err` in the channel, or its end before
-    /// `len` bytes, breaks the request off, and nothing is stored.
-    Streamed { len: u64, pieces: mpsc::Receiver<Result<Bytes, SourceBroke>> },
+    /// Read while it is sent; the checksum follows in a trailer. Where the source breaks off, so does the request, and
+    /// nothing is stored.
+    Streamed(Streamed),
 }
 
 impl Body {
@@ -81,11 +83,6 @@ impl Body {
         Body::Buffered { pieces, checksum }
     }
 }
-
-/// The source of a streamed body failed; why is told by whoever feeds it.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the source of the upload broke off")]
-pub struct SourceBroke;
 
 /// What went wrong, chosen from the service's error codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

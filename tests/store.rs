@@ -14,10 +14,9 @@ use bytes::Bytes;
 use connector::checksum::Crc64Nvme;
 use connector::config::{ObjectAttributes, UploadSettings};
 use connector::store::s3::S3Store;
-use connector::store::{Body, Kind, NewObject, SourceBroke, Store, Upload};
+use connector::store::{Body, Kind, NewObject, SourceBroke, Store, Upload, streamed as streamed_body};
 use connector::template::ObjectKey;
 use connector::units::ByteSize;
-use tokio::sync::mpsc;
 
 use inprocess::s3::S3Server;
 
@@ -109,17 +108,22 @@ fn pieces(len: usize) -> Vec<Bytes> {
     whole.chunks(100_000).map(|piece| whole.slice_ref(piece)).collect()
 }
 
-/// A body that is fed these pieces, and then ends.
+/// A body that is fed these pieces, and then ends, if they are all.
 fn streamed(len: usize, pieces: Vec<Result<Bytes, SourceBroke>>) -> Body {
-    let (sender, receiver) = mpsc::channel(1);
+    let (mut feeder, body) = streamed_body(len as u64);
+    let ends = pieces.iter().flatten().map(Bytes::len).sum::<usize>() == len;
     tokio::spawn(async move {
         for piece in pieces {
-            if sender.send(piece).await.is_err() {
+            let Ok(piece) = piece else { return feeder.break_off().await };
+            if !feeder.send(piece).await {
                 return;
             }
         }
+        if ends {
+            feeder.finish();
+        }
     });
-    Body::Streamed { len: len as u64, pieces: receiver }
+    Body::Streamed(body)
 }
 
 async fn a_buffered_object_is_stored_with_type_metadata_and_checksum(target: Target) {

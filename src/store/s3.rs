@@ -18,13 +18,14 @@ use aws_smithy_http_client::{Connector, proxy::ProxyConfig, tls};
 use aws_smithy_runtime_api::client::http::{HttpConnectorSettings, SharedHttpConnector, http_client_fn};
 use aws_types::service_config::ServiceConfigKey;
 
-use super::{Body, Error, Kind, NewObject, Part, Store, Upload, UploadId};
+use super::{Body, Error, Kind, NewObject, Part, SourceBroke, Store, Upload, UploadId};
 use crate::checksum::Crc64Nvme;
 use crate::config::{ObjectAttributes, UploadSettings};
 
 mod body;
 mod direct;
 mod fault;
+mod trailed;
 
 use body::Wire;
 use direct::{Direct, NotStored};
@@ -47,12 +48,23 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// File data that [`BRIEF`] is long enough for. Its requests take the client's own settings: settings of one request are
 /// a tenth of what a small one costs.
 const SMALL: u64 = 1 << 20;
+/// What an object that went the shorter way and did not arrive is said to be; the next attempt, by the SDK, knows why.
+const NOT_TAKEN: &str = "the store did not take it; it is read and sent again";
+
+/// How far the shorter way came.
+enum Directly {
+    Stored,
+    /// Nothing was sent.
+    NotTried(Body),
+    /// An attempt was spent, and the object is not known to be stored.
+    NotKnown(Body),
+}
 
 /// One bucket over `aws-sdk-s3`. Cheap to share; every request goes through one connection pool.
 #[derive(Debug, Clone)]
 pub struct S3Store {
     client: Client,
-    /// The shorter way of small objects, where there is one.
+    /// The shorter way, where there is one.
     direct: Option<Direct>,
     max_attempts: u32,
     bucket: String,
@@ -89,7 +101,16 @@ fn connector() -> SharedHttpConnector {
 impl S3Store {
     /// `sdk` brings region, credentials and endpoint; `max_attempts` counts the first try.
     pub fn new(sdk: &SdkConfig, bucket: String, settings: &UploadSettings, max_attempts: u32) -> Self {
-        let connector = connector();
+        Self::over(connector(), sdk, bucket, settings, max_attempts)
+    }
+
+    fn over(
+        connector: SharedHttpConnector,
+        sdk: &SdkConfig,
+        bucket: String,
+        settings: &UploadSettings,
+        max_attempts: u32,
+    ) -> Self {
         let endpoint = custom_endpoint(sdk);
         let path_style = settings.path_style.unwrap_or(endpoint.is_some());
         let config = aws_sdk_s3::config::Builder::from(sdk)
@@ -115,25 +136,35 @@ impl S3Store {
         let headers = headers(&attributes, tagging.as_deref());
         // Whatever is not stored is put again by the SDK, so there has to be a second attempt.
         let direct = params.ok().filter(|_| max_attempts > 1);
-        let direct = direct.and_then(|params| Direct::new(sdk, connector, params, headers, BRIEF));
+        let direct = direct.and_then(|params| Direct::new(sdk, connector, params, headers));
         Self { client: Client::from_conf(config), direct, max_attempts, bucket, attributes, tagging }
     }
 
-    /// Puts a small object the shorter way, where there is one. `Some(false)`: it is not known to be stored, and an
-    /// attempt was spent on it.
-    async fn put_directly(&self, object: &NewObject, body: &Body) -> Option<bool> {
-        let (Some(direct), Body::Buffered { pieces, checksum }) = (&self.direct, body) else { return None };
-        if checksum.len() > SMALL {
-            return None;
-        }
-        match direct.put(object, pieces, *checksum).await {
-            Ok(()) => Some(true),
-            Err(NotStored::Closed) => None,
-            Err(NotStored::Refused) => Some(false),
-            Err(NotStored::Busy) => {
-                tokio::time::sleep(FIRST_PAUSE.mul_f64(rand::random())).await;
-                Some(false)
+    /// Puts an object the shorter way, where there is one.
+    async fn put_directly(&self, object: &NewObject, body: Body, limit: Limit) -> Result<Directly, Error> {
+        let Some(direct) = &self.direct else { return Ok(Directly::NotTried(body)) };
+        match body {
+            Body::Buffered { pieces, checksum } => {
+                let ended = direct.put(object, &pieces, checksum, limit.attempt().unwrap_or(BRIEF)).await;
+                let body = Body::Buffered { pieces, checksum };
+                if ended == Err(NotStored::Busy) {
+                    tokio::time::sleep(FIRST_PAUSE.mul_f64(rand::random())).await;
+                }
+                Ok(match ended {
+                    Ok(()) => Directly::Stored,
+                    Err(NotStored::Closed) => Directly::NotTried(body),
+                    Err(_) => Directly::NotKnown(body),
+                })
             }
+            Body::Streamed(streamed) if direct.takes_streams() => {
+                let (kind, why) = match direct.put_streamed(object, streamed, STALLED_FOR).await {
+                    Ok(()) => return Ok(Directly::Stored),
+                    Err(NotStored::SourceBroke) => (Kind::SourceBroke, SourceBroke.to_string()),
+                    Err(_) => (Kind::Unavailable, NOT_TAKEN.to_owned()),
+                };
+                Err(Error::new(kind, format!("PutObject to s3://{}/{}: {why}", self.bucket, object.key.as_str())))
+            }
+            body => Ok(Directly::NotTried(body)),
         }
     }
 
@@ -183,10 +214,12 @@ impl S3Store {
 #[async_trait]
 impl Store for S3Store {
     async fn put(&self, object: &NewObject, body: Body) -> Result<(), Error> {
-        let directly = self.put_directly(object, &body).await;
-        if directly == Some(true) {
-            return Ok(());
-        }
+        let (limit, checksum) = limit_and_checksum(&body);
+        let (body, attempts) = match self.put_directly(object, body, limit).await? {
+            Directly::Stored => return Ok(()),
+            Directly::NotTried(body) => (body, None),
+            Directly::NotKnown(body) => (body, Some(self.max_attempts - 1)),
+        };
         let request = self
             .client
             .put_object()
@@ -200,20 +233,13 @@ impl Store for S3Store {
             .set_metadata(Some(
                 object.metadata.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
             ));
-        let (limit, checksum) = limit_and_checksum(&body);
         let wire = Wire::from(body);
         let request = request
             .set_content_length(wire.content_length)
             .set_checksum_crc64_nvme(wire.checksum)
             .set_checksum_algorithm(wire.algorithm)
             .body(wire.body);
-        let mut request = within(request.customize(), limit);
-        if directly.is_some() {
-            // Small, and so without settings of its own until here.
-            let attempts_left = RetryConfig::standard().with_max_attempts(self.max_attempts - 1);
-            request = request.config_override(aws_sdk_s3::Config::builder().retry_config(attempts_left));
-        }
-        let error = match request.send().await {
+        let error = match within(request.customize(), limit, attempts).send().await {
             Ok(_) => return Ok(()),
             Err(error) => self.error("PutObject to", object.key.as_str(), error),
         };
@@ -268,8 +294,10 @@ impl Store for S3Store {
             .set_checksum_crc64_nvme(wire.checksum)
             .set_checksum_algorithm(wire.algorithm)
             .body(wire.body);
-        let stored =
-            within(request.customize(), limit).send().await.map_err(|error| self.error("UploadPart of", key, error))?;
+        let stored = within(request.customize(), limit, None)
+            .send()
+            .await
+            .map_err(|error| self.error("UploadPart of", key, error))?;
         match stored.e_tag() {
             Some(etag) => Ok(Part { number, etag: etag.to_owned(), checksum }),
             None => Err(Error::new(
@@ -298,7 +326,7 @@ impl Store for S3Store {
             .checksum_crc64_nvme(checksum.to_base64())
             .mpu_object_size(checksum.len() as i64)
             .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build());
-        match within(request.customize(), Limit::Within(COMPLETION)).send().await {
+        match within(request.customize(), Limit::Within(COMPLETION), None).send().await {
             Ok(_) => Ok(()),
             Err(error) => {
                 let error = self.error("CompleteMultipartUpload of", key, error);
@@ -328,7 +356,7 @@ fn limit_and_checksum(body: &Body) -> (Limit, Option<Crc64Nvme>) {
         Body::Buffered { checksum, .. } => {
             (Limit::Within(BRIEF + Duration::from_secs(checksum.len() / SLOWEST)), Some(*checksum))
         }
-        Body::Streamed { .. } => (Limit::None, None),
+        Body::Streamed(_) => (Limit::None, None),
     }
 }
 
@@ -341,15 +369,31 @@ enum Limit {
     None,
 }
 
-/// The request, each attempt of which ends after `limit`.
-fn within<T, E, B>(request: CustomizableOperation<T, E, B>, limit: Limit) -> CustomizableOperation<T, E, B> {
-    let limit = match limit {
-        Limit::Brief => return request,
-        Limit::Within(limit) => Some(limit),
-        Limit::None => None,
-    };
-    let stalled = StalledStreamProtectionConfig::enabled().grace_period(STALLED_FOR).upload_enabled(true).build();
-    let settings = aws_sdk_s3::Config::builder().timeout_config(timeouts(limit)).stalled_stream_protection(stalled);
+impl Limit {
+    fn attempt(self) -> Option<Duration> {
+        match self {
+            Self::Brief => Some(BRIEF),
+            Self::Within(limit) => Some(limit),
+            Self::None => None,
+        }
+    }
+}
+
+/// The request, each attempt of which ends after `limit`; of `attempts`, where not all are left that the client has.
+fn within<T, E, B>(
+    request: CustomizableOperation<T, E, B>,
+    limit: Limit,
+    attempts: Option<u32>,
+) -> CustomizableOperation<T, E, B> {
+    if matches!((limit, attempts), (Limit::Brief, None)) {
+        return request;
+    }
+    let mut settings = aws_sdk_s3::Config::builder().timeout_config(timeouts(limit.attempt()));
+    if !matches!(limit, Limit::Brief) {
+        let stalled = StalledStreamProtectionConfig::enabled().grace_period(STALLED_FOR).upload_enabled(true).build();
+        settings = settings.stalled_stream_protection(stalled);
+    }
+    settings.set_retry_config(attempts.map(|attempts| RetryConfig::standard().with_max_attempts(attempts)));
     request.config_override(settings)
 }
 
@@ -377,3 +421,6 @@ fn tagging_header(tags: &[(String, String)]) -> String {
     let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     tags.iter().map(|(key, value)| format!("{}={}", encode(key), encode(value))).collect::<Vec<_>>().join("&")
 }
+
+#[cfg(test)]
+mod tests;

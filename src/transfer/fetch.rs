@@ -7,17 +7,16 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use std::sync::atomic::Ordering;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::Transfer;
-use crate::checksum::{Crc64Nvme, Hasher};
+use crate::checksum::Crc64Nvme;
 use crate::exit::Exit;
 use crate::failure::{Failure, FailureCode};
 use crate::plan::{self, PlannedFile};
 use crate::remote::{Chunk, Error, Kind};
-use crate::store::SourceBroke;
+use crate::store::Feeder;
 
 /// What a stream reads at a time: small enough that a window of them is, large enough that opening the file is not felt.
 const SLICE: u64 = 1 << 20;
@@ -63,10 +62,9 @@ impl Transfer {
         self: &Arc<Self>,
         file: &PlannedFile,
         (offset, len): (u64, u64),
-        body: mpsc::Sender<Result<Bytes, SourceBroke>>,
+        mut body: Feeder,
         stop: &CancellationToken,
     ) -> Result<Option<Crc64Nvme>, Failure> {
-        let mut hasher = Hasher::new();
         let file = Arc::new(file.clone());
         // Tasks of their own: a read that is not polled while the store is slow would keep its connection from others.
         let mut slices = futures::stream::iter(plan::parts(len, SLICE))
@@ -79,20 +77,18 @@ impl Transfer {
             match slice.unwrap_or_else(|lost| Err(Failure::new(FailureCode::InternalError, lost))) {
                 Ok(pieces) => {
                     for piece in pieces {
-                        hasher.update(&piece);
-                        if body.send(Ok(piece)).await.is_err() {
+                        if !body.send(piece).await {
                             return Ok(None);
                         }
                     }
                 }
                 Err(failure) => {
-                    // Where nobody receives, the request ended already.
-                    let _ = body.send(Err(SourceBroke)).await;
+                    body.break_off().await;
                     return Err(failure);
                 }
             }
         }
-        Ok(Some(hasher.finish()))
+        Ok(Some(body.finish()))
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use tokio::sync::{SemaphorePermit, mpsc};
+use tokio::sync::SemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::Held;
@@ -19,9 +19,6 @@ use crate::exit::Exit;
 use crate::failure::{Failure, FailureCode};
 use crate::plan::{self, PlannedFile};
 use crate::store::{self, Body, NewObject, Part, Upload, UploadId};
-
-/// Pieces that may wait between the reader of a streamed body and the socket.
-pub(super) const PIECES_WAITING: usize = 2;
 
 /// A store that has all of a body and says nothing for this long is given up.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
@@ -127,15 +124,10 @@ impl Transfer {
                 |failure: &Failure| failure.may_pass,
                 |_| async {
                     let _place = self.place(stop).await?;
-                    let (pieces, receiver) = mpsc::channel(PIECES_WAITING);
-                    let body = Body::Streamed { len: range.1, pieces: receiver };
-                    let feed = self.feed(file, range, pieces, stop);
-                    match self.fed(feed, send(body)).await {
-                        Ok((Some(checksum), sent)) => Ok((checksum, sent)),
-                        Ok((None, _)) => Err(Failure::new(
-                            FailureCode::WriteFileError,
-                            "the store took the object before all of it was sent",
-                        )),
+                    let (feeder, body) = store::streamed(range.1);
+                    let feed = self.feed(file, range, feeder, stop);
+                    match self.fed(feed, send(Body::Streamed(body))).await {
+                        Ok(sent) => Ok(sent),
                         Err(NotSent::Source(failure) | NotSent::Store(failure)) => Err(failure),
                     }
                 },
@@ -147,29 +139,34 @@ impl Transfer {
     ///
     /// The feeder is looked at first: it ends before the request that its failure breaks off, so that the cause is told
     /// and not the effect.
-    pub(super) async fn fed<C, T>(
+    pub(super) async fn fed<T>(
         &self,
-        feed: impl Future<Output = Result<C, Failure>>,
+        feed: impl Future<Output = Result<Option<Crc64Nvme>, Failure>>,
         request: impl Future<Output = Result<T, store::Error>>,
-    ) -> Result<(C, T), NotSent> {
+    ) -> Result<(Crc64Nvme, T), NotSent> {
         let (mut feed, mut request) = (pin!(feed), pin!(self.request(request)));
-        tokio::select! {
+        let (fed, sent) = tokio::select! {
             biased;
             fed = &mut feed => {
                 let fed = fed.map_err(NotSent::Source)?;
                 match tokio::time::timeout(ANSWER_WITHIN, request).await {
-                    Ok(sent) => Ok((fed, sent.map_err(NotSent::Store)?)),
-                    Err(_) => Err(NotSent::Store(Failure {
-                        may_pass: true,
-                        ..Failure::new(FailureCode::WriteFileError, "the store did not answer once all was sent")
-                    })),
+                    Ok(sent) => (fed, sent.map_err(NotSent::Store)?),
+                    Err(_) => {
+                        return Err(NotSent::Store(Failure {
+                            may_pass: true,
+                            ..Failure::new(FailureCode::WriteFileError, "the store did not answer once all was sent")
+                        }));
+                    }
                 }
             }
             sent = &mut request => {
                 let sent = sent.map_err(NotSent::Store)?;
-                Ok((feed.await.map_err(NotSent::Source)?, sent))
+                (feed.await.map_err(NotSent::Source)?, sent)
             }
-        }
+        };
+        let early = "the store took the object before all of it was sent";
+        let checksum = fed.ok_or_else(|| NotSent::Store(Failure::new(FailureCode::WriteFileError, early)))?;
+        Ok((checksum, sent))
     }
 
     /// Uploads a file in parts, several at once. Whatever goes wrong, the upload is aborted.

@@ -1,8 +1,7 @@
 //! Bodies of requests: pieces in memory, and pieces as they come. Neither copies.
 
 use std::pin::Pin;
-use std::sync::Mutex;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use aws_sdk_s3::types::ChecksumAlgorithm;
@@ -10,7 +9,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::sync::mpsc;
 
-use crate::store::{Body, SourceBroke};
+use crate::store::{Body, SourceBroke, Streamed};
 
 /// What a request that carries a body is given: a checksum ahead of bytes that are at hand, a trailer after those that are
 /// not.
@@ -30,8 +29,9 @@ impl From<Body> for Wire {
                 checksum: Some(checksum.to_base64()),
                 algorithm: None,
             },
-            Body::Streamed { len, pieces } => Self {
-                body: streamed(len, pieces),
+            // The SDK computes the trailer's checksum by itself.
+            Body::Streamed(Streamed { len, pieces, .. }) => Self {
+                body: ByteStream::new(SdkBody::from_body_1_x(StreamedBody::new(len, pieces))),
                 content_length: None,
                 checksum: None,
                 algorithm: Some(ChecksumAlgorithm::Crc64Nvme),
@@ -44,10 +44,6 @@ impl From<Body> for Wire {
 fn buffered(pieces: Vec<Bytes>) -> ByteStream {
     let body = SdkBody::retryable(move || SdkBody::from_body_1_x(PiecesBody::new(pieces.clone())));
     ByteStream::new(body)
-}
-
-fn streamed(len: u64, pieces: mpsc::Receiver<Result<Bytes, SourceBroke>>) -> ByteStream {
-    ByteStream::new(SdkBody::from_body_1_x(StreamedBody { remaining: len, pieces: Mutex::new(pieces) }))
 }
 
 /// Pieces in memory as an HTTP body, handed to the socket as they are.
@@ -85,10 +81,15 @@ impl http_body::Body for PiecesBody {
 }
 
 /// Pieces as they arrive, exactly as many bytes as announced.
-struct StreamedBody {
+pub struct StreamedBody {
     remaining: u64,
-    /// Only ever polled by one task; the lock makes the body `Sync`, as the SDK asks.
-    pieces: Mutex<mpsc::Receiver<Result<Bytes, SourceBroke>>>,
+    pieces: mpsc::Receiver<Result<Bytes, SourceBroke>>,
+}
+
+impl StreamedBody {
+    pub fn new(len: u64, pieces: mpsc::Receiver<Result<Bytes, SourceBroke>>) -> Self {
+        Self { remaining: len, pieces }
+    }
 }
 
 impl http_body::Body for StreamedBody {
@@ -100,8 +101,7 @@ impl http_body::Body for StreamedBody {
         if this.remaining == 0 {
             return Poll::Ready(None);
         }
-        let receiver = this.pieces.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let frame = match std::task::ready!(receiver.poll_recv(cx)) {
+        let frame = match ready!(this.pieces.poll_recv(cx)) {
             Some(Ok(piece)) if piece.len() as u64 <= this.remaining => {
                 this.remaining -= piece.len() as u64;
                 Ok(Frame::data(piece))

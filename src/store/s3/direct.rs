@@ -1,5 +1,6 @@
-//! Small objects by a shorter way: a PutObject that is signed and sent without the SDK's machinery around an operation,
-//! which costs more processor time than the bytes of a small object do.
+//! Objects by a shorter way: a PutObject that is signed and sent without the SDK's machinery around an operation. That
+//! costs more processor time than the bytes of a small object do; of a streamed one it takes a checksum of its own besides
+//! the one that is taken as the bytes are read, and over plain HTTP a SHA-256 of all of it too.
 //!
 //! Endpoint, credentials, signature and connections are the SDK's. It knows no errors: what is not plainly stored is put
 //! again by the SDK, which knows them all.
@@ -26,8 +27,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::Mutex;
 
 use super::body::PiecesBody;
+use super::fault::source_broke;
+use super::trailed::{CHECKSUM_HEADER, Progress, TrailedBody};
 use crate::checksum::Crc64Nvme;
-use crate::store::NewObject;
+use crate::store::{NewObject, Streamed};
 
 /// To fetch credentials; the SDK's own limit.
 const CREDENTIALS_WITHIN: Duration = Duration::from_secs(5);
@@ -44,6 +47,8 @@ pub enum NotStored {
     Refused,
     /// An earlier object was refused: nothing was sent.
     Closed,
+    /// The streamed body broke off.
+    SourceBroke,
 }
 
 /// Puts objects into one bucket.
@@ -60,10 +65,17 @@ struct Inner {
     signing_name: String,
     /// What every request carries, by lower-case name.
     headers: Vec<(&'static str, String)>,
-    /// For each attempt.
-    limit: Duration,
     /// A refusal ends this way for good: what is refused once would be refused each time, at two requests an object.
     is_closed: AtomicBool,
+    /// The same for streamed objects, after any failure: each costs a second reading of the source.
+    is_closed_to_streams: AtomicBool,
+}
+
+/// A request's body as it is sent, and what tells of it.
+struct Payload {
+    body: SdkBody,
+    headers: Vec<(&'static str, String)>,
+    signable: SignableBody<'static>,
 }
 
 impl Direct {
@@ -74,7 +86,6 @@ impl Direct {
         connector: SharedHttpConnector,
         params: Params,
         headers: Vec<(&'static str, String)>,
-        limit: Duration,
     ) -> Option<Self> {
         // Resolved from a table: there is nothing to wait for.
         let endpoint = DefaultResolver::new().resolve_endpoint(&params).now_or_never()?.ok()?;
@@ -86,31 +97,84 @@ impl Direct {
             signing_region,
             signing_name,
             headers,
-            limit,
             is_closed: AtomicBool::new(false),
+            is_closed_to_streams: AtomicBool::new(false),
         })))
     }
 
-    /// Puts bytes that are at hand, once.
-    pub async fn put(&self, object: &NewObject, pieces: &[Bytes], checksum: Crc64Nvme) -> Result<(), NotStored> {
+    /// Puts bytes that are at hand, once, and within `limit`.
+    pub async fn put(
+        &self,
+        object: &NewObject,
+        pieces: &[Bytes],
+        checksum: Crc64Nvme,
+        limit: Duration,
+    ) -> Result<(), NotStored> {
         let inner = &self.0;
         if inner.is_closed.load(Ordering::Relaxed) {
             return Err(NotStored::Closed);
         }
-        let put = tokio::time::timeout(inner.limit, inner.put(object, pieces, checksum)).await;
+        let payload = Payload {
+            body: SdkBody::from_body_1_x(PiecesBody::new(pieces.to_vec())),
+            headers: vec![("content-length", checksum.len().to_string()), (CHECKSUM_HEADER, checksum.to_base64())],
+            signable: SignableBody::UnsignedPayload,
+        };
+        let put = tokio::time::timeout(limit, inner.put(object, payload)).await;
         let ended = put.unwrap_or(Err(NotStored::Busy));
         if ended == Err(NotStored::Refused) {
             inner.is_closed.store(true, Ordering::Relaxed);
         }
         ended
     }
+
+    /// Whether streamed objects may go this way.
+    pub fn takes_streams(&self) -> bool {
+        let Inner { is_closed, is_closed_to_streams, .. } = &*self.0;
+        !is_closed.load(Ordering::Relaxed) && !is_closed_to_streams.load(Ordering::Relaxed)
+    }
+
+    /// Puts bytes as they come, once; gives up where the store takes none of them for as long as `stalled_for`.
+    pub async fn put_streamed(
+        &self,
+        object: &NewObject,
+        streamed: Streamed,
+        stalled_for: Duration,
+    ) -> Result<(), NotStored> {
+        let inner = &self.0;
+        let progress = Progress::new();
+        let len = streamed.len;
+        let body = TrailedBody::new(streamed, progress.clone());
+        let payload = Payload {
+            headers: vec![
+                ("content-length", http_body::Body::size_hint(&body).lower().to_string()),
+                ("content-encoding", "aws-chunked".to_owned()),
+                ("x-amz-decoded-content-length", len.to_string()),
+                ("x-amz-sdk-checksum-algorithm", "CRC64NVME".to_owned()),
+                ("x-amz-trailer", CHECKSUM_HEADER.to_owned()),
+            ],
+            body: SdkBody::from_body_1_x(body),
+            signable: SignableBody::StreamingUnsignedPayloadTrailer,
+        };
+        let ended = tokio::select! {
+            put = inner.put(object, payload) => put,
+            () = progress.stalled(stalled_for) => Err(NotStored::Busy),
+        };
+        if matches!(ended, Err(NotStored::Busy | NotStored::Refused)) {
+            inner.is_closed_to_streams.store(true, Ordering::Relaxed);
+        }
+        ended
+    }
 }
 
 impl Inner {
-    async fn put(&self, object: &NewObject, pieces: &[Bytes], checksum: Crc64Nvme) -> Result<(), NotStored> {
+    async fn put(&self, object: &NewObject, payload: Payload) -> Result<(), NotStored> {
         let identity = self.login.identity().await.ok_or(NotStored::Refused)?;
-        let request = self.request(object, pieces, checksum, &identity).ok_or(NotStored::Refused)?;
-        let response = self.connector.call(request).await.map_err(|_| NotStored::Busy)?;
+        let request = self.request(object, payload, &identity).ok_or(NotStored::Refused)?;
+        let response = self
+            .connector
+            .call(request)
+            .await
+            .map_err(|error| if source_broke(&error) { NotStored::SourceBroke } else { NotStored::Busy })?;
         match response.status().as_u16() {
             200 => Ok(()),
             408 | 429 | 500..=599 => Err(NotStored::Busy),
@@ -119,26 +183,16 @@ impl Inner {
     }
 
     /// The signed request; `None` where something in it has no place in a header.
-    fn request(
-        &self,
-        object: &NewObject,
-        pieces: &[Bytes],
-        checksum: Crc64Nvme,
-        identity: &Identity,
-    ) -> Option<HttpRequest> {
+    fn request(&self, object: &NewObject, payload: Payload, identity: &Identity) -> Option<HttpRequest> {
         let uri = format!("{}/{}", self.bucket_url, utf8_percent_encode(object.key.as_str(), ENCODED));
-        let mut request = http::Request::put(&uri)
-            .header("content-length", checksum.len())
-            .header("content-type", &object.content_type)
-            .header("x-amz-checksum-crc64nvme", checksum.to_base64());
-        for (name, value) in &self.headers {
+        let mut request = http::Request::put(&uri).header("content-type", &object.content_type);
+        for (name, value) in payload.headers.iter().chain(&self.headers) {
             request = request.header(*name, value);
         }
         for (name, value) in &object.metadata {
             request = request.header(format!("x-amz-meta-{name}"), value);
         }
-        let body = SdkBody::from_body_1_x(PiecesBody::new(pieces.to_vec()));
-        let mut request = request.body(body).ok()?;
+        let mut request = request.body(payload.body).ok()?;
         let mut settings = SigningSettings::default();
         // As S3 has it: the path as it is sent, encoded once; the body's checksum is another than the signature's.
         settings.percent_encoding_mode = PercentEncodingMode::Single;
@@ -154,7 +208,7 @@ impl Inner {
             .ok()?;
         let headers: Option<Vec<_>> =
             request.headers().iter().map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))).collect();
-        let signable = SignableRequest::new("PUT", &uri, headers?.into_iter(), SignableBody::UnsignedPayload).ok()?;
+        let signable = SignableRequest::new("PUT", &uri, headers?.into_iter(), payload.signable).ok()?;
         let (instructions, _) = sign(signable, &params.into()).ok()?.into_parts();
         instructions.apply_to_request_http1x(&mut request);
         HttpRequest::try_from(request).ok()

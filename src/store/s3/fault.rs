@@ -97,6 +97,6 @@ fn has_no_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 /// Whether the body's own error is what ended the request.
-fn source_broke(error: &(dyn std::error::Error + 'static)) -> bool {
+pub fn source_broke(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<SourceBroke>())
 }

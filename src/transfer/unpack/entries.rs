@@ -6,7 +6,6 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::judge::{Judge, Verdict};
@@ -19,7 +18,7 @@ use crate::remote::RemotePath;
 use crate::report::{FileRecord, FileResult};
 use crate::store::{self, Body, NewObject, Part, Upload};
 use crate::template::ObjectKey;
-use crate::transfer::upload::{self, NotSent};
+use crate::transfer::upload::NotSent;
 use crate::transfer::{Budget, Transfer};
 
 /// Small entries being put at once, from one archive.
@@ -189,9 +188,9 @@ impl<'a> Entries<'a> {
         F: Future<Output = Result<T, store::Error>>,
     {
         let _place = self.transfer.place(&self.transfer.stop.soon).await.map_err(EntryError::Archive)?;
-        let (sender, receiver) = mpsc::channel(upload::PIECES_WAITING);
-        let feed = feed(pieces, len, last, sender);
-        match self.transfer.fed(feed, send(Body::Streamed { len, pieces: receiver })).await {
+        let (feeder, body) = store::streamed(len);
+        let feed = feed(pieces, len, last, feeder);
+        match self.transfer.fed(feed, send(Body::Streamed(body))).await {
             Ok(sent) => Ok(sent),
             Err(NotSent::Source(failure)) => Err(EntryError::Archive(failure)),
             Err(NotSent::Store(failure)) if failure.code == FailureCode::Interrupted => {

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::Event;
-use crate::checksum::{Crc64Nvme, Hasher};
+use crate::checksum::Crc64Nvme;
 use crate::failure::{Failure, FailureCode};
-use crate::store::SourceBroke;
+use crate::store::Feeder;
 
 /// What a decoding thread sends.
 pub type Events = mpsc::Receiver<Event>;
@@ -70,14 +70,14 @@ impl<'a> Pieces<'a> {
     }
 }
 
-/// Sends exactly `len` bytes into `body`; with `last`, the last of them only once the entry's checksum held.
+/// Sends exactly `len` bytes into `body`; with `last`, the last of them only once the entry's checksum held. `Ok(None)`
+/// where the receiver went away, which then knows why.
 pub async fn feed(
     pieces: &mut Pieces<'_>,
     len: u64,
     last: bool,
-    body: mpsc::Sender<Result<Bytes, SourceBroke>>,
-) -> Result<Crc64Nvme, Failure> {
-    let mut hasher = Hasher::new();
+    mut body: Feeder,
+) -> Result<Option<Crc64Nvme>, Failure> {
     let mut left = len;
     let fed = async {
         while left > 0 {
@@ -85,21 +85,22 @@ pub async fn feed(
             if piece.is_empty() {
                 return Err(out_of_step());
             }
-            hasher.update(&piece);
             left -= piece.len() as u64;
             if left == 0 && last {
                 pieces.end().await?;
             }
-            if body.send(Ok(piece)).await.is_err() {
-                // The request ended; it knows why.
-                break;
+            if !body.send(piece).await {
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
     };
-    if let Err(failure) = fed.await {
-        let _ = body.send(Err(SourceBroke)).await;
-        return Err(failure);
+    match fed.await {
+        Ok(true) => Ok(Some(body.finish())),
+        Ok(false) => Ok(None),
+        Err(failure) => {
+            body.break_off().await;
+            Err(failure)
+        }
     }
-    Ok(hasher.finish())
 }

@@ -1,0 +1,220 @@
+//! The shorter way and the SDK's send the same request.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::http::StatusCode;
+use bytes::Bytes;
+
+use super::*;
+use crate::store::streamed;
+use crate::template::ObjectKey;
+use crate::units::ByteSize;
+
+/// Takes every request to its last byte, and says that all is well.
+#[derive(Debug, Clone, Default)]
+struct Recorder(Arc<Mutex<Vec<Recorded>>>);
+
+#[derive(Debug, Clone, PartialEq)]
+struct Recorded {
+    host_and_path: String,
+    headers: BTreeMap<String, String>,
+    /// Day, region and service of the signature.
+    scope: String,
+    body: Bytes,
+}
+
+/// What tells the time, the client or the attempt, and what follows from it.
+const NOT_COMPARED: [&str; 7] = [
+    "amz-sdk-invocation-id",
+    "amz-sdk-request",
+    "authorization",
+    "host",
+    "user-agent",
+    "x-amz-date",
+    "x-amz-user-agent",
+];
+
+impl HttpConnector for Recorder {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let recorded = self.0.clone();
+        HttpConnectorFuture::new(async move {
+            let url = request.uri().split('?').next().unwrap_or_default().to_owned();
+            let authorization = request.headers().get("authorization").unwrap_or_default();
+            let scope = authorization.split_once("Credential=").map_or("", |(_, rest)| rest);
+            let scope = scope.split(',').next().unwrap_or_default().to_owned();
+            let headers = request.headers().iter();
+            let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let headers = headers.filter(|(name, _)| !NOT_COMPARED.contains(&name.as_str())).collect();
+            let body = aws_sdk_s3::primitives::ByteStream::new(request.into_body()).collect().await;
+            let body = body.expect("a whole body").into_bytes();
+            recorded.lock().unwrap().push(Recorded { host_and_path: url, headers, scope, body });
+            let upload = "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>";
+            Ok(HttpResponse::new(StatusCode::try_from(200).unwrap(), upload.into()))
+        })
+    }
+}
+
+#[derive(Default)]
+struct Case {
+    bucket: &'static str,
+    endpoint: Option<&'static str>,
+    fips: bool,
+    dual_stack: bool,
+    attributes: ObjectAttributes,
+}
+
+fn cases() -> Vec<Case> {
+    let tags = vec![("team".to_owned(), "a&b".to_owned()), ("k y".to_owned(), String::new())];
+    let attributes = ObjectAttributes {
+        sse: Some("aws:kms".to_owned()),
+        kms_key_id: Some("alias/files".to_owned()),
+        storage_class: Some("STANDARD_IA".to_owned()),
+        tags,
+    };
+    let plain = |bucket| Case { bucket, ..Case::default() };
+    vec![
+        plain("files"),
+        plain("with.dots"),
+        plain("arn:aws:s3:eu-central-1:123456789012:accesspoint/mine"),
+        Case { attributes, ..plain("files") },
+        Case { fips: true, ..plain("files") },
+        Case { dual_stack: true, ..plain("files") },
+        Case { fips: true, dual_stack: true, ..plain("files") },
+        Case { endpoint: Some("http://127.0.0.1:9000"), ..plain("files") },
+        Case { endpoint: Some("https://s3.example.com/below/"), ..plain("with.dots") },
+    ]
+}
+
+impl Case {
+    fn store(&self, recorder: &Recorder, max_attempts: u32) -> S3Store {
+        let mut sdk = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(aws_config::Region::new("eu-central-1"))
+            .credentials_provider(SharedCredentialsProvider::new(Credentials::for_tests()))
+            .use_fips(self.fips)
+            .use_dual_stack(self.dual_stack);
+        sdk.set_endpoint_url(self.endpoint.map(str::to_owned));
+        let settings = UploadSettings {
+            multipart_threshold: ByteSize(100 << 20),
+            part_size: ByteSize(16 << 20),
+            concurrency: 4.try_into().expect("not zero"),
+            path_style: None,
+            attributes: self.attributes.clone(),
+        };
+        let connector = SharedHttpConnector::new(recorder.clone());
+        S3Store::over(connector, &sdk.build(), self.bucket.to_owned(), &settings, max_attempts)
+    }
+}
+
+fn object() -> NewObject {
+    NewObject {
+        key: ObjectKey::new("a b/\u{e9}+&=@:,~.csv".to_owned()).expect("a key"),
+        content_type: "text/csv".to_owned(),
+        metadata: vec![("mtime", "1700000000".to_owned()), ("sftp-path", "/out/a%20b.csv".to_owned())],
+    }
+}
+
+fn some_bytes() -> Vec<Bytes> {
+    vec![Bytes::from_static(b"some bytes, "), Bytes::from(vec![7; 3 << 20])]
+}
+
+fn streamed_body() -> Body {
+    let pieces = some_bytes();
+    let (mut feeder, body) = streamed(pieces.iter().map(|piece| piece.len() as u64).sum());
+    tokio::spawn(async move {
+        for piece in pieces {
+            assert!(feeder.send(piece).await);
+        }
+        feeder.finish();
+    });
+    Body::Streamed(body)
+}
+
+/// The request of the shorter way, and the SDK's.
+async fn both(case: &Case, body: impl Fn() -> Body) -> [Recorded; 2] {
+    let recorder = Recorder::default();
+    // A single attempt leaves none for the SDK after the shorter way, so that there is none.
+    for max_attempts in [5, 1] {
+        let store = case.store(&recorder, max_attempts);
+        assert_eq!(store.direct.is_some(), max_attempts > 1, "{}", case.bucket);
+        store.put(&object(), body()).await.expect("stored");
+    }
+    let recorded = recorder.0.lock().unwrap().clone();
+    recorded.try_into().expect("one request each")
+}
+
+#[tokio::test]
+async fn an_object_at_hand_is_put_as_the_sdk_does() {
+    for case in cases() {
+        let [short, long] = both(&case, || Body::buffered(some_bytes())).await;
+        assert_eq!(short, long);
+    }
+}
+
+/// The data of a body in the form `aws-chunked`, and its trailer. Signatures of chunks are passed over.
+fn decoded(mut body: &[u8]) -> (Vec<u8>, String) {
+    let mut data = Vec::new();
+    loop {
+        let end = body.windows(2).position(|two| two == b"\r\n").expect("a chunk's head");
+        let head = std::str::from_utf8(&body[..end]).expect("a chunk's head is text");
+        let len = usize::from_str_radix(head.split(';').next().unwrap_or_default(), 16).expect("a chunk's length");
+        body = &body[end + 2..];
+        if len == 0 {
+            return (data, String::from_utf8(body.to_vec()).expect("a trailer is text"));
+        }
+        data.extend_from_slice(&body[..len]);
+        body = body[len..].strip_prefix(b"\r\n").expect("a chunk's end");
+    }
+}
+
+#[tokio::test]
+async fn a_streamed_object_is_put_as_the_sdk_does() {
+    for case in cases() {
+        let [short, long] = both(&case, streamed_body).await;
+        let over_tls = case.endpoint.is_none_or(|endpoint| endpoint.starts_with("https:"));
+        assert_eq!((&short.host_and_path, &short.scope), (&long.host_and_path, &long.scope));
+        for (name, value) in &long.headers {
+            match name.as_str() {
+                // The SDK has more chunks, and signs them where there is no TLS.
+                "content-length" => {}
+                "x-amz-content-sha256" if !over_tls => {}
+                _ => assert_eq!(short.headers.get(name), Some(value), "{name}"),
+            }
+        }
+        assert_eq!(short.headers.len(), long.headers.len());
+        assert_eq!(short.headers["content-length"], short.body.len().to_string());
+        let [(data, trailer), (same, as_well)] = [decoded(&short.body), decoded(&long.body)];
+        assert_eq!(Bytes::from(data), some_bytes().concat());
+        assert_eq!(Bytes::from(same), some_bytes().concat());
+        assert!(!over_tls || trailer == as_well, "{trailer:?} {as_well:?}");
+        assert!(as_well.starts_with(trailer.trim_end()), "{trailer:?} {as_well:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_in_parts_begins_with_what_an_object_is_stored_with() {
+    for case in cases() {
+        let [put, _] = both(&case, || Body::buffered(some_bytes())).await;
+        let recorder = Recorder::default();
+        case.store(&recorder, 5).begin(&object()).await.expect("begun");
+        let begun = recorder.0.lock().unwrap()[0].clone();
+        let of_the_object = |name: &String| {
+            let of_the_body = ["content-length", trailed::CHECKSUM_HEADER, "x-amz-content-sha256"];
+            !of_the_body.contains(&name.as_str())
+        };
+        for (name, value) in put.headers.iter().filter(|(name, _)| of_the_object(name)) {
+            assert_eq!(begun.headers.get(name), Some(value), "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_directory_bucket_is_left_to_the_sdk() {
+    let case = Case { bucket: "files--euc1-az1--x-s3", ..Case::default() };
+    assert!(case.store(&Recorder::default(), 5).direct.is_none());
+}
