@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use connector::remote::russh::RusshEngine;
-use connector::remote::{Engine, Kind, Remote};
+use connector::remote::{Engine, Kind, Remote, RemotePath};
 use futures::future::join_all;
 use rand::Rng;
 
@@ -235,9 +235,12 @@ async fn russh_reads_by_handles_that_are_no_text() {
     let engine = RusshEngine::new(endpoint(&sshd)).expect("a password is not read");
     let remote = engine.connect().await.expect("the right credentials log in");
     assert!(remote.concurrency() > 200, "{}", remote.concurrency());
-    let path = "file".into();
+    let paths: Vec<RemotePath> = (0..200).map(|number| format!("file-{number}").as_str().into()).collect();
+    for path in &paths {
+        fs::hard_link(sshd.root().join("file"), sshd.root().join(path.to_text())).expect("another name");
+    }
     // Polled once, each has sent its open, and goes no further: these handles stay open.
-    let mut open: Vec<_> = (0..200).map(|_| remote.read(&path, 0, LEN as u64)).collect();
+    let mut open: Vec<_> = paths.iter().map(|path| remote.read(path, 0, LEN as u64)).collect();
     for read in &mut open {
         assert!(futures::poll!(read).is_pending());
     }

@@ -2,7 +2,8 @@
 //! handle: a large file is opened once and not once for each range.
 //!
 //! A handle outlives its readers only where more of its file is likely to be asked for, one at most, and not while another
-//! file waits to be opened: a server may allow a single one.
+//! file waits to be opened: a server may allow a single one. It is used for what lies behind the last range alone: a range
+//! that is read again, or a file from its start, is read of whatever has the name by now.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -23,8 +24,8 @@ pub struct Files {
 struct State {
     /// Those that somebody reads, or that are kept.
     open: HashMap<RemotePath, Weak<OpenFile>>,
-    /// Read last, and not to its end.
-    kept: Option<Arc<OpenFile>>,
+    /// Read last, and not to its end: the file, and where the range ended.
+    kept: Option<(Arc<OpenFile>, u64)>,
     /// Handles that are being opened.
     opening: usize,
 }
@@ -48,10 +49,10 @@ pub struct Reader<'a> {
 }
 
 impl Files {
-    /// The file at `path`, opened unless it is open.
-    pub async fn open(&self, session: &Session, path: &RemotePath) -> Result<Reader<'_>, Error> {
+    /// The file at `path` to read from `offset`, opened unless it is open.
+    pub async fn open(&self, session: &Session, path: &RemotePath, offset: u64) -> Result<Reader<'_>, Error> {
         let request = Request::Open { path: path.as_asked()? };
-        let file = self.lock().join(path);
+        let file = self.lock().join(path, offset);
         let hold = Hold { files: self, file: Some(file.clone()) };
         // Whoever wants the same file meanwhile waits for the same handle, or tries to get it next.
         let open = || async {
@@ -77,7 +78,10 @@ impl Files {
 }
 
 impl State {
-    fn join(&mut self, path: &RemotePath) -> Arc<OpenFile> {
+    fn join(&mut self, path: &RemotePath, offset: u64) -> Arc<OpenFile> {
+        if self.kept.as_ref().is_some_and(|(kept, end)| kept.path == *path && offset < *end) {
+            self.let_go();
+        }
         if let Some(file) = self.open.get(path).and_then(Weak::upgrade) {
             return file;
         }
@@ -95,7 +99,7 @@ impl State {
 
     /// Closes what is kept.
     fn let_go(&mut self) {
-        if let Some(kept) = self.kept.take() {
+        if let Some((kept, _)) = self.kept.take() {
             self.leave(kept);
         }
     }
@@ -116,12 +120,12 @@ impl Drop for Opening<'_> {
 }
 
 impl Reader<'_> {
-    /// Done, with more of the file to be read by whoever comes next.
-    pub fn keep(mut self) {
+    /// Done up to `end`, with more of the file to be read by whoever comes next.
+    pub fn keep(mut self, end: u64) {
         let mut state = self.hold.files.lock();
         if let Some(file) = self.hold.file.take_if(|file| state.opening == 0 && state.is_known(file)) {
             state.let_go();
-            state.kept = Some(file);
+            state.kept = Some((file, end));
         }
         // Released before `self` is, which takes the lock.
         drop(state);
@@ -130,7 +134,7 @@ impl Reader<'_> {
     /// Done to the file's end: nobody is expected to come.
     pub fn finish(self) {
         let mut state = self.hold.files.lock();
-        if let (Some(file), Some(kept)) = (&self.hold.file, &state.kept)
+        if let (Some(file), Some((kept, _))) = (&self.hold.file, &state.kept)
             && Arc::ptr_eq(file, kept)
         {
             state.let_go();
@@ -146,7 +150,7 @@ impl Reader<'_> {
             && state.is_known(file)
         {
             state.open.remove(&file.path);
-            state.kept.take_if(|kept| Arc::ptr_eq(kept, file));
+            state.kept.take_if(|(kept, _)| Arc::ptr_eq(kept, file));
         }
         // As above.
         drop(state);

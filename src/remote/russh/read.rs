@@ -17,10 +17,11 @@ use crate::remote::{Attributes, Chunk, Error, Kind, RemotePath};
 
 /// Reads `len` bytes at `offset`, fewer at the end of the file, then the attributes. A close is not waited for.
 pub async fn read(session: &Session, files: &Files, path: &RemotePath, offset: u64, len: u64) -> Result<Chunk, Error> {
-    let reader = files.open(session, path).await?;
+    let end = offset.saturating_add(len);
+    let reader = files.open(session, path, offset).await?;
     let read = read_open(session, &reader.handle, path, offset, len).await;
     match &read {
-        Ok(chunk) if chunk.attributes.size.is_some_and(|size| offset.saturating_add(len) < size) => reader.keep(),
+        Ok(chunk) if chunk.attributes.size.is_some_and(|size| end < size) => reader.keep(end),
         Ok(_) => reader.finish(),
         Err(_) => reader.forget(),
     }
