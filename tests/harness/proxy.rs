@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -311,12 +311,15 @@ enum InFlight {
     EndOfFile,
 }
 
+/// What is read and forwarded at once.
 const CHUNK: usize = 64 * 1024;
 
-/// Chunks on the way at once. With a delay, more than loopback sends in the time; without, just what is being written,
-/// so that a slow reader is felt by the sender.
+/// A delayed line passes this much, more than loopback does with a client and a server behind it.
+const LINE_BYTES_PER_SECOND: f64 = 1e9;
+
+/// Bytes on the way at once. Without a delay just what is being written, so that a slow reader is felt by the sender.
 fn line_length(one_way: Duration) -> usize {
-    if one_way.is_zero() { 1 } else { 1024 }
+    CHUNK + (LINE_BYTES_PER_SECOND * one_way.as_secs_f64()) as usize
 }
 
 async fn direction(
@@ -326,28 +329,42 @@ async fn direction(
     plan: &Plan,
     state: &State,
 ) -> Result<(), End> {
-    let (line, mut arriving) = mpsc::channel::<(Instant, InFlight)>(line_length(plan.one_way));
-    let send = async move {
-        let put = async |item| line.send((Instant::now() + plan.one_way, item)).await.map_err(|_| End::Reset);
+    let room = Semaphore::new(line_length(plan.one_way));
+    let (line, mut arriving) = mpsc::unbounded_channel::<(Instant, InFlight)>();
+    let send = async {
+        // Dropped at the end, so that the other side of the line sees it.
+        let line = line;
+        let put = |item| line.send((Instant::now() + plan.one_way, item)).map_err(|_| End::Reset);
         loop {
             let mut chunk = BytesMut::with_capacity(CHUNK);
             if from.read_buf(&mut chunk).await? == 0 {
-                return put(InFlight::EndOfFile).await;
+                return put(InFlight::EndOfFile);
             }
             let fault = state.pass(toward, &mut chunk);
             let pause = Duration::from_secs_f64(chunk.len() as f64 / plan.bytes_per_second as f64);
-            put(InFlight::Bytes(chunk.freeze())).await?;
+            let permits = u32::try_from(chunk.len()).expect("a chunk's length");
+            room.acquire_many(permits).await.expect("nobody closes it").forget();
+            put(InFlight::Bytes(chunk.freeze()))?;
             if let Some(fault) = fault {
-                return put(InFlight::Fault(fault)).await;
+                return put(InFlight::Fault(fault));
             }
-            sleep(pause).await;
+            // No time at all takes a timer's tick, too: see below.
+            if !pause.is_zero() {
+                sleep(pause).await;
+            }
         }
     };
-    let receive = async move {
+    let receive = async {
         while let Some((arrival, item)) = arriving.recv().await {
-            sleep_until(arrival).await;
+            // A timer ticks each millisecond, for what is due already too: to wait for each chunk is to forward 50 MB/s.
+            if arrival > Instant::now() {
+                sleep_until(arrival).await;
+            }
             match item {
-                InFlight::Bytes(bytes) => to.write_all(&bytes).await?,
+                InFlight::Bytes(bytes) => {
+                    to.write_all(&bytes).await?;
+                    room.add_permits(bytes.len());
+                }
                 InFlight::EndOfFile => to.shutdown().await?,
                 InFlight::Fault(Fault::Stall) => return Err(End::Stalled),
                 InFlight::Fault(Fault::Cut | Fault::Corrupt) => return Err(End::Reset),
