@@ -1,6 +1,5 @@
 //! A server that is far away: a proxy before it that adds the round trip, the same for all clients.
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -17,8 +16,8 @@ const ROUND_TRIP: Duration = Duration::from_millis(50);
 pub fn main(port_file: &str, server: &str) -> ExitCode {
     let server: u16 = server.parse().expect("the server's port");
     tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
-        let proxy = Proxy::to(SocketAddr::from(([127, 0, 0, 1], server))).round_trip(ROUND_TRIP).start().await;
-        announce(port_file, SocketAddr::from(([127, 0, 0, 1], proxy.port())));
+        let proxy = Proxy::to_port(server).round_trip(ROUND_TRIP).start().await;
+        announce(port_file, proxy.port());
         std::future::pending::<ExitCode>().await
     })
 }

@@ -1,7 +1,6 @@
 //! A server of the bench's own: this program again, in a process of its own, which says in a file what port it has.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::harness::process::{START_DEADLINE, Server};
@@ -18,7 +17,7 @@ pub async fn start(name: &'static str, mode: &str, arguments: &[String], folder:
     (until(name, START_DEADLINE, read).await, process)
 }
 
-/// Says that the server listens.
-pub fn announce(port_file: &str, address: SocketAddr) {
-    fs::write(port_file, format!("{}\n", address.port())).expect("the file for the port");
+/// Says that the server listens on `port`.
+pub fn announce(port_file: &str, port: u16) {
+    fs::write(port_file, format!("{port}\n")).expect("the file for the port");
 }

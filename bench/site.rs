@@ -14,7 +14,7 @@ use crate::data::{Expected, fingerprint};
 use crate::far;
 use crate::harness::moto::Moto;
 use crate::harness::process::Server;
-use crate::harness::seaweed::{self, ADMIN, Bucket};
+use crate::harness::seaweed::{ADMIN, Bucket, REGION};
 use crate::harness::sshd::{HostKeyType, Sshd, SshdOptions};
 use crate::{server, store};
 
@@ -69,17 +69,14 @@ impl Site {
             ("AWS_ACCESS_KEY_ID", ADMIN.access_key),
             ("AWS_SECRET_ACCESS_KEY", ADMIN.secret_key),
             ("AWS_EC2_METADATA_DISABLED", "true"),
-            ("AWS_REGION", crate::harness::seaweed::REGION),
+            ("AWS_REGION", REGION),
         ];
         pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
     }
 
     /// A new, empty bucket with a name of its own.
     pub async fn bucket(&self) -> Bucket {
-        let name = format!("bench-{}", uuid::Uuid::now_v7());
-        let client = seaweed::client(&self.endpoint, ADMIN);
-        client.create_bucket().bucket(&name).send().await.expect("the store makes a bucket");
-        Bucket { name, endpoint: self.endpoint.clone(), client }
+        Bucket::create(self.endpoint.clone()).await
     }
 
     /// Says what is wrong with the bucket's content, if anything: every object is read to its last byte.

@@ -23,7 +23,7 @@ pub fn main(port_file: &str, folder: &str) -> ExitCode {
         builder.set_auth(SimpleAuth::from_single(ADMIN.access_key, ADMIN.secret_key));
         let service = builder.build();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        announce(port_file, listener.local_addr().expect("a bound listener has an address"));
+        announce(port_file, listener.local_addr().expect("a bound listener has an address").port());
         loop {
             let (socket, _) = listener.accept().await.expect("a connection");
             socket.set_nodelay(true).expect("the socket takes the option");

@@ -116,10 +116,7 @@ impl Seaweed {
 
     /// A new, empty bucket with a name of its own.
     pub async fn bucket(&self) -> Bucket {
-        let name = format!("test-{}", uuid::Uuid::now_v7());
-        let client = self.client(ADMIN);
-        client.create_bucket().bucket(&name).send().await.expect("SeaweedFS makes a bucket");
-        Bucket { name, endpoint: self.endpoint(), client }
+        Bucket::create(self.endpoint()).await
     }
 }
 
@@ -145,12 +142,20 @@ pub struct Bucket {
 }
 
 impl Bucket {
+    /// A new, empty one with a name of its own, in the store at this endpoint.
+    pub async fn create(endpoint: String) -> Bucket {
+        let name = format!("test-{}", uuid::Uuid::now_v7());
+        let client = client(&endpoint, ADMIN);
+        client.create_bucket().bucket(&name).send().await.expect("the store makes a bucket");
+        Bucket { name, endpoint, client }
+    }
+
     /// All keys, in the store's order (by bytes).
     pub async fn keys(&self) -> Vec<String> {
         let mut pages = self.client.list_objects_v2().bucket(&self.name).into_paginator().send();
         let mut keys = Vec::new();
         while let Some(page) = pages.next().await {
-            let page = page.expect("SeaweedFS lists the bucket");
+            let page = page.expect("the store lists the bucket");
             keys.extend(page.contents().iter().filter_map(|object| object.key().map(str::to_owned)));
         }
         keys
@@ -160,7 +165,7 @@ impl Bucket {
     pub async fn bytes(&self, key: &str) -> Vec<u8> {
         let object = self.client.get_object().bucket(&self.name).key(key).send().await;
         let object = object.unwrap_or_else(|error| panic!("no object {key:?}: {error:?}"));
-        object.body.collect().await.expect("SeaweedFS sends the whole object").to_vec()
+        object.body.collect().await.expect("the store sends the whole object").to_vec()
     }
 
     /// Every object with its bytes: what a run has delivered, to hold against what it should have.
@@ -187,7 +192,7 @@ impl Bucket {
     /// Keys of the multipart uploads that were begun and neither completed nor aborted.
     pub async fn open_uploads(&self) -> Vec<String> {
         let uploads = self.client.list_multipart_uploads().bucket(&self.name).send().await;
-        let uploads = uploads.expect("SeaweedFS lists open uploads");
+        let uploads = uploads.expect("the store lists open uploads");
         assert_ne!(uploads.is_truncated(), Some(true), "over a thousand open uploads");
         uploads.uploads().iter().filter_map(|upload| upload.key().map(str::to_owned)).collect()
     }
@@ -196,7 +201,7 @@ impl Bucket {
     pub async fn put(&self, key: &str, bytes: &[u8]) {
         let body = ByteStream::from(bytes.to_vec());
         let request = self.client.put_object().bucket(&self.name).key(key).body(body);
-        request.send().await.expect("SeaweedFS takes an object");
+        request.send().await.expect("the store takes an object");
     }
 }
 
