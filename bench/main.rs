@@ -1,14 +1,15 @@
 //! The comparison: the release binary and its peers in turn on the same servers, every delivered byte checked, medians and
 //! ratios in one table.
 //!
-//! `bench [--quick] [--pairs N] [--only CLIENT,…] [--out FOLDER] --connector PATH --upload-floor PATH [WORKLOAD …]`. Slow is
-//! no failure; a wrong byte, or a client that fails, is.
+//! `bench [--quick] [--pairs N] [--only CLIENT,…] [--out FOLDER] --connector PATH --upload-floor PATH [WORKLOAD …]`. A failure
+//! or a wrong byte of the program fails it. A peer's is told, and leaves the peer without figures; to be slow is none.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
@@ -30,15 +31,17 @@ mod workload;
 use contestant::{Contestant, Job, Programs};
 use data::Expected;
 use group::Task;
-use measure::Cost;
+use measure::{Cost, End};
 use site::Site;
-use table::{Ratio, Results};
+use table::{Ratio, Results, Runs};
 use workload::Workload;
 
 const PAIRS: usize = 5;
 /// Where a pair of runs takes longer than this, there are fewer of them.
 const LONG_PAIR_SECONDS: f64 = 120.0;
 const LONG_PAIRS: usize = 3;
+/// What is shown of what a client that failed has written.
+const LAST_LINES: usize = 10;
 
 struct Arguments {
     quick: bool,
@@ -116,6 +119,8 @@ async fn bench(arguments: &Arguments) -> anyhow::Result<()> {
             workload.contestants.retain(|contestant| arguments.only.iter().any(|only| only == contestant.id()));
         }
     }
+    let has_floor = workloads.iter().any(|workload| workload.contestants.contains(&Contestant::Floor));
+    anyhow::ensure!(!has_floor || arguments.programs.upload_floor.exists(), "--upload-floor is missing");
     let site = Site::start().await;
     let mut results = Vec::new();
     for workload in workloads {
@@ -133,30 +138,38 @@ async fn bench(arguments: &Arguments) -> anyhow::Result<()> {
 async fn run(site: &Site, workload: Workload, arguments: &Arguments) -> anyhow::Result<Results> {
     eprintln!("{}: {}", workload.name, workload.what);
     let expected = workload.data.make(&site.sshd.root());
-    let mut runs: BTreeMap<Contestant, Vec<Cost>> = BTreeMap::new();
+    let mut runs: BTreeMap<Contestant, Runs> = BTreeMap::new();
     let mut pairs = arguments.pairs;
     let mut round = 0;
     while round < pairs {
         let mut slowest_two = [0.0_f64; 2];
         for contestant in &workload.contestants {
+            let runs = runs.entry(*contestant).or_insert_with(|| Runs::Done(Vec::new()));
+            let Runs::Done(costs) = runs else { continue };
             if round > 0 && contestant.runs_once() {
                 continue;
             }
-            let cost = deliver(site, &workload, *contestant, &expected, &arguments.programs)
-                .await
-                .with_context(|| format!("{}: {}", workload.name, contestant.name()))?;
-            eprintln!(
-                "  {:<34} {:>7.2} CPU s {:>7.2} s {:>5.0} MiB",
-                contestant.name(),
-                cost.cpu_seconds,
-                cost.wall_seconds,
-                cost.peak_mib
-            );
-            if !contestant.runs_once() {
-                slowest_two[0] = slowest_two[0].max(cost.wall_seconds);
-                slowest_two.sort_by(f64::total_cmp);
+            let name = contestant.name();
+            match deliver(site, &workload, *contestant, &expected, &arguments.programs).await? {
+                Delivery::Done(cost) => {
+                    let Cost { cpu_seconds, wall_seconds, peak_mib } = cost;
+                    eprintln!("  {name:<34} {cpu_seconds:>7.2} CPU s {wall_seconds:>7.2} s {peak_mib:>5.0} MiB");
+                    if !contestant.runs_once() {
+                        slowest_two[0] = slowest_two[0].max(wall_seconds);
+                        slowest_two.sort_by(f64::total_cmp);
+                    }
+                    costs.push(cost);
+                }
+                Delivery::OverLimit(limit) => {
+                    eprintln!("  {name:<34} killed after {} s", limit.as_secs());
+                    *runs = Runs::OverLimit(limit);
+                }
+                Delivery::Failed(how) if contestant.is_ours() => bail!("{}: {name}: {how}", workload.name),
+                Delivery::Failed(how) => {
+                    eprintln!("  {name:<34} failed: {how}");
+                    *runs = Runs::Failed;
+                }
             }
-            runs.entry(*contestant).or_default().push(cost);
         }
         if slowest_two.iter().sum::<f64>() > LONG_PAIR_SECONDS {
             pairs = pairs.min(LONG_PAIRS);
@@ -168,13 +181,23 @@ async fn run(site: &Site, workload: Workload, arguments: &Arguments) -> anyhow::
     Ok(Results { workload, runs })
 }
 
+/// What became of one delivery.
+enum Delivery {
+    /// Every byte is there.
+    Done(Cost),
+    /// Says how, with the end of what the client wrote.
+    Failed(String),
+    OverLimit(Duration),
+}
+
+/// Fails where there is nothing to measure in.
 async fn deliver(
     site: &Site,
     workload: &Workload,
     contestant: Contestant,
     expected: &Expected,
     programs: &Programs,
-) -> anyhow::Result<Cost> {
+) -> anyhow::Result<Delivery> {
     let bucket = site.bucket().await;
     let task = if workload.limited { Some(Task::new().map_err(anyhow::Error::msg)?) } else { None };
     let job = Job {
@@ -184,21 +207,35 @@ async fn deliver(
         port: if workload.far { site.far_port } else { site.sshd.port() },
         groups: task.as_ref().map(Task::entrances).unwrap_or_default(),
     };
-    let mut cost = Cost::default();
-    for order in job.orders(contestant, programs) {
-        let next = measure::measure(&order, site.folder.path());
-        if next.exit_code != 0 {
-            let log = fs::read_to_string(&order.log).unwrap_or_default();
-            let end: Vec<&str> = log.lines().rev().take(10).collect();
-            bail!("exit code {}; its last lines, latest first:\n{}", next.exit_code, end.join("\n"));
-        }
-        cost = cost.then(next);
-    }
-    if contestant.delivers() {
-        site.verify(&bucket, expected).await.map_err(anyhow::Error::msg)?;
+    let mut delivery = carry_out(&job, contestant, programs);
+    if contestant.delivers()
+        && matches!(delivery, Delivery::Done(_))
+        && let Err(wrong) = site.verify(&bucket, expected).await
+    {
+        delivery = Delivery::Failed(wrong);
     }
     site.remove(&bucket).await;
-    Ok(cost)
+    Ok(delivery)
+}
+
+/// Runs the commands of the job, up to the first that fails.
+fn carry_out(job: &Job<'_>, contestant: Contestant, programs: &Programs) -> Delivery {
+    let mut all = Cost::default();
+    for order in job.orders(contestant, programs) {
+        let (end, cost) = measure::measure(&order, job.site.folder.path());
+        match end {
+            End::Success => all = all.then(cost),
+            End::OverLimit(limit) => return Delivery::OverLimit(limit),
+            End::Failure(how) => {
+                let log = fs::read(&order.log).unwrap_or_default();
+                let log = String::from_utf8_lossy(&log);
+                let lines: Vec<&str> = log.lines().collect();
+                let last = lines[lines.len().saturating_sub(LAST_LINES)..].iter();
+                return Delivery::Failed(last.fold(how, |told, line| format!("{told}\n    {line}")));
+            }
+        }
+    }
+    Delivery::Done(all)
 }
 
 /// What the figures were measured on, and with.

@@ -5,11 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
-use std::time::Instant;
+use std::process::{Child, Command, ExitCode};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 /// The argument that makes this program the measuring process.
@@ -26,6 +31,18 @@ pub struct Order {
     pub groups: Vec<PathBuf>,
     /// What the command says goes to this file, standard output and error together.
     pub log: PathBuf,
+    /// How long it may take, if there is a limit.
+    pub limit: Option<Duration>,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum End {
+    Success,
+    /// Says how.
+    Failure(String),
+    /// Killed, and all that it had started: it took longer than this.
+    OverLimit(Duration),
 }
 
 /// What it cost.
@@ -36,7 +53,6 @@ pub struct Cost {
     pub wall_seconds: f64,
     /// Of the largest process among them.
     pub peak_mib: f64,
-    pub exit_code: i32,
 }
 
 impl Cost {
@@ -46,19 +62,18 @@ impl Cost {
             cpu_seconds: self.cpu_seconds + next.cpu_seconds,
             wall_seconds: self.wall_seconds + next.wall_seconds,
             peak_mib: self.peak_mib.max(next.peak_mib),
-            exit_code: if self.exit_code == 0 { next.exit_code } else { self.exit_code },
         }
     }
 }
 
-/// Runs the order to its end, in a measuring process.
-pub fn measure(order: &Order, folder: &Path) -> Cost {
+/// Runs the order to its end, in a measuring process. The cost is that of a delivery where it ended in success only.
+pub fn measure(order: &Order, folder: &Path) -> (End, Cost) {
     let (order_file, cost_file) = (folder.join("order.json"), folder.join("cost.json"));
     fs::write(&order_file, serde_json::to_vec(order).expect("an order is JSON")).expect("the order's file");
     let this = std::env::current_exe().expect("this program's path");
     let status = Command::new(this).arg(MODE).args([&order_file, &cost_file]).status().expect("this program starts");
     assert!(status.success(), "the measuring process failed");
-    serde_json::from_slice(&fs::read(&cost_file).expect("the cost's file")).expect("a cost")
+    serde_json::from_slice(&fs::read(&cost_file).expect("the cost's file")).expect("an end and a cost")
 }
 
 /// The measuring process.
@@ -69,17 +84,24 @@ pub fn main(order_file: &str, cost_file: &str) -> ExitCode {
     }
     let log = fs::File::create(&order.log).expect("the log");
     let errors = log.try_clone().expect("a second handle on the log");
-    let start = Instant::now();
-    let status = Command::new(&order.program)
+    let mut command = Command::new(&order.program);
+    command
         .args(&order.arguments)
         .env_clear()
         .envs(&order.environment)
         .current_dir(&order.directory)
         .stdin(std::process::Stdio::null())
         .stdout(log)
-        .stderr(errors)
-        .status()
-        .unwrap_or_else(|error| panic!("{} does not start: {error}", order.program.display()));
+        .stderr(errors);
+    if order.limit.is_some() {
+        // To be killed as one. The others stay in the terminal's group, and end when a developer interrupts the bench.
+        command.process_group(0);
+    }
+    let start = Instant::now();
+    let end = match command.spawn() {
+        Ok(child) => wait(child, order.limit),
+        Err(error) => End::Failure(format!("{} does not start: {error}", order.program.display())),
+    };
     let wall_seconds = start.elapsed().as_secs_f64();
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).expect("the kernel counts");
     let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
@@ -88,8 +110,27 @@ pub fn main(order_file: &str, cost_file: &str) -> ExitCode {
         wall_seconds,
         // In KiB on Linux.
         peak_mib: usage.max_rss() as f64 / 1024.0,
-        exit_code: status.code().unwrap_or(-1),
     };
-    fs::write(cost_file, serde_json::to_vec(&cost).expect("a cost is JSON")).expect("the cost's file");
+    fs::write(cost_file, serde_json::to_vec(&(end, cost)).expect("they are JSON")).expect("the cost's file");
     ExitCode::SUCCESS
+}
+
+/// Waits for the child. Where there is a limit, the child leads a process group, which is killed when the time is over.
+fn wait(mut child: Child, limit: Option<Duration>) -> End {
+    let group = Pid::from_raw(child.id().try_into().expect("a process id"));
+    let (ended, told) = mpsc::channel::<()>();
+    let watch = limit.map(|limit| {
+        thread::spawn(move || {
+            let over = told.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
+            // An error means that it ended this very moment.
+            over.then(|| killpg(group, Signal::SIGKILL).ok()).map(|_| limit)
+        })
+    });
+    let status = child.wait().expect("the child is this process's");
+    drop(ended);
+    match watch.and_then(|watch| watch.join().expect("the watch does not panic")) {
+        Some(limit) => End::OverLimit(limit),
+        None if status.success() => End::Success,
+        None => End::Failure(status.to_string()),
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use crate::contestant::Contestant;
 use crate::measure::Cost;
@@ -10,7 +11,16 @@ use crate::workload::{Against, Bound, Figure, Workload};
 /// One workload's runs, by who ran.
 pub struct Results {
     pub workload: Workload,
-    pub runs: BTreeMap<Contestant, Vec<Cost>>,
+    pub runs: BTreeMap<Contestant, Runs>,
+}
+
+/// What became of a contestant's runs.
+pub enum Runs {
+    Done(Vec<Cost>),
+    /// One of them failed: nothing is to be said of the others.
+    Failed,
+    /// Killed after this time.
+    OverLimit(Duration),
 }
 
 /// A bound and what it came to.
@@ -50,7 +60,8 @@ impl Ratio {
 
 impl Results {
     fn median(&self, contestant: Contestant, figure: Figure) -> Option<f64> {
-        let mut values: Vec<f64> = self.runs.get(&contestant)?.iter().map(|cost| of(cost, figure)).collect();
+        let Runs::Done(costs) = self.runs.get(&contestant)? else { return None };
+        let mut values: Vec<f64> = costs.iter().map(|cost| of(cost, figure)).collect();
         values.sort_by(f64::total_cmp);
         let middle = values.len() / 2;
         match values.len() {
@@ -66,7 +77,10 @@ impl Results {
             let ours = self.median(bound.ours, bound.figure)?;
             let median = |contestant| self.median(contestant, bound.figure);
             let theirs = match bound.against {
-                Against::Rclone => median(Contestant::Rclone)?.min(median(Contestant::RcloneTuned)?),
+                Against::Rclone => {
+                    let both = [Contestant::Rclone, Contestant::RcloneTuned].map(median);
+                    both.into_iter().flatten().reduce(f64::min)?
+                }
                 Against::RcloneAsItComes => median(Contestant::Rclone)?,
                 Against::Floor => median(Contestant::Floor)?,
                 Against::Other(name, times) => {
@@ -85,17 +99,16 @@ impl Results {
     pub fn rows(&self) -> String {
         let mut rows = String::new();
         for (contestant, runs) in &self.runs {
-            let median = |figure| self.median(*contestant, figure).unwrap_or(f64::NAN);
-            let _ = writeln!(
-                rows,
-                "| {} | {} | {:.2} | {:.2} | {:.0} | {} |",
-                self.workload.name,
-                contestant.name(),
-                median(Figure::Cpu),
-                median(Figure::Wall),
-                median(Figure::Peak),
-                runs.len()
-            );
+            let figures = match runs {
+                Runs::Done(costs) => {
+                    let median = |figure| self.median(*contestant, figure).unwrap_or(f64::NAN);
+                    let [cpu, wall, peak] = [Figure::Cpu, Figure::Wall, Figure::Peak].map(median);
+                    format!("{cpu:.2} | {wall:.2} | {peak:.0} | {}", costs.len())
+                }
+                Runs::Failed => "failed | – | – | –".to_owned(),
+                Runs::OverLimit(limit) => format!("– | over {} | – | 1", limit.as_secs()),
+            };
+            let _ = writeln!(rows, "| {} | {} | {figures} |", self.workload.name, contestant.name());
         }
         rows
     }
