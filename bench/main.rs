@@ -138,6 +138,9 @@ async fn bench(arguments: &Arguments) -> anyhow::Result<()> {
 async fn run(site: &Site, workload: Workload, arguments: &Arguments) -> anyhow::Result<Results> {
     eprintln!("{}: {}", workload.name, workload.what);
     let expected = workload.data.make(&site.sshd.root());
+    // Else the kernel writes gigabytes to the disk while the first client is measured.
+    let synced = Command::new("sync").status().context("sync")?;
+    anyhow::ensure!(synced.success(), "sync: {synced}");
     let mut runs: BTreeMap<Contestant, Runs> = BTreeMap::new();
     let mut pairs = arguments.pairs;
     let mut round = 0;
