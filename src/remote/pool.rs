@@ -19,6 +19,9 @@ use crate::retry::Retry;
 /// A connection with this many calls under way is busy enough for another to be opened beside it.
 const WORTH_ANOTHER: usize = 2;
 
+/// Calls that may wait for a connection that has all it can serve: whoever becomes free has the next one at hand.
+const AHEAD: usize = 1;
+
 /// A server that refused a further connection is asked for one again after this: it may have been restarting.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(300);
 
@@ -113,11 +116,15 @@ impl Pool {
             .as_ref()
             .is_none_or(|connection| calls(connection) >= WORTH_ANOTHER.min(connection.remote.concurrency()));
         let refused = state.refused.is_some_and(|at| at.elapsed() < ASK_AGAIN_AFTER) && !state.connections.is_empty();
-        if all_busy && state.opening == 0 && state.connections.len() < state.most && !refused {
+        // Doubling: soon enough for many calls, and a server that allows no more refuses few.
+        let may_open =
+            state.opening < state.connections.len().max(1) && state.connections.len() + state.opening < state.most;
+        if all_busy && may_open && !refused {
             state.opening += 1;
             tokio::spawn(open_another(self.shared.clone()));
         }
-        let Some(connection) = idlest.filter(|connection| calls(connection) < connection.remote.concurrency()) else {
+        let has_room = |connection: &Arc<Connection>| calls(connection) < connection.remote.concurrency() + AHEAD;
+        let Some(connection) = idlest.filter(has_room) else {
             return Ok(None);
         };
         connection.calls.fetch_add(1, Ordering::Relaxed);
@@ -317,8 +324,10 @@ mod tests {
     async fn a_call_waits_where_every_connection_has_all_it_can_serve() {
         let server = server(2, 1);
         let pool = pool(&server, 2).await.unwrap();
+        // Each connection serves one, and has the next one at hand.
         let first = pool.lease().await.unwrap();
-        let second = pool.lease().await.unwrap();
+        settle().await;
+        let others = [pool.lease().await.unwrap(), pool.lease().await.unwrap(), pool.lease().await.unwrap()];
         let waiting = tokio::spawn({
             let pool = pool.clone();
             async move { pool.lease().await.is_ok() }
@@ -327,7 +336,7 @@ mod tests {
         assert!(!waiting.is_finished());
         drop(first);
         assert!(waiting.await.unwrap());
-        drop(second);
+        drop(others);
     }
 
     #[tokio::test(start_paused = true)]

@@ -86,3 +86,8 @@ pub fn is_hang_up(error: &ssh2::Error) -> bool {
 pub fn is_end_of_directory(error: &ssh2::Error) -> bool {
     error.code() == ErrorCode::Session(raw::LIBSSH2_ERROR_FILE)
 }
+
+/// Whether a call that was not to block has more to do.
+pub fn is_unfinished(error: &ssh2::Error) -> bool {
+    error.code() == ErrorCode::Session(raw::LIBSSH2_ERROR_EAGAIN)
+}
