@@ -272,6 +272,8 @@ impl Transfer {
     }
 
     /// Delivers a file, its entries first where it is an archive: an archive that cannot be unpacked leaves no object.
+    ///
+    /// What few files need is boxed: hundreds of tasks would hold the room for it.
     async fn deliver(
         self: &Arc<Self>,
         file: &PlannedFile,
@@ -287,7 +289,7 @@ impl Transfer {
                 upload::Look::Delivered(checksum) => return Ok(self.completed(file, checksum)),
                 upload::Look::Plain => {}
                 upload::Look::Archive => {
-                    let unpacked = self.unpack(file, contested, delivered).await?;
+                    let unpacked = Box::pin(self.unpack(file, contested, delivered)).await?;
                     *refused = unpacked.refused;
                     if !self.settings.unpack.keep_archive {
                         return Ok(FileResult::Unpacked { bytes: file.size });
@@ -295,7 +297,7 @@ impl Transfer {
                 }
             }
         }
-        let checksum = self.upload_file(file).await?;
+        let checksum = Box::pin(self.upload_file(file)).await?;
         Ok(self.completed(file, checksum))
     }
 

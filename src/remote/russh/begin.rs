@@ -9,9 +9,9 @@ use crate::remote::path::bytes_to_text;
 use crate::remote::protocol::{self, Framer, LIMITS_EXTENSION, Limits, Malformed, Message, Reply, Request};
 use crate::remote::{Error, Kind};
 
-/// Bytes asked for by one read, where the server allows it: enough to make the cost of a request vanish, little enough
-/// that a few concurrent files share a connection evenly.
-const READ_LEN: u32 = 64 * 1024;
+/// Bytes asked for by one read, where the server allows it (OpenSSH: 255 KiB). Where one answer ends and the next begins, an
+/// SSH packet holds bytes of both, and is kept for one or copied for the other: long answers have few such places.
+const READ_LEN: u32 = 256 * 1024;
 
 /// The same where the server states no limit; the draft promises no more (draft-ietf-secsh-filexfer-02 §3).
 const READ_LEN_UNSTATED: u32 = 32 * 1024;

@@ -24,8 +24,10 @@ use super::window::{self, Asked, Pace};
 use crate::remote::protocol::{Framer, Message, Reply, Request, status};
 use crate::remote::{Error, Kind};
 
-/// Reads of the full length under way at the least, counted by their bytes.
+/// Reads under way to begin with, where they are short.
 const READS_UNDER_WAY: u32 = 64;
+/// Bytes under way to begin with, where they are long.
+const BYTES_UNDER_WAY: u32 = 4 * 1024 * 1024;
 
 /// How often an open is tried again that was refused while others were open.
 const OPENS_TRIED_AGAIN: usize = 3;
@@ -102,7 +104,7 @@ impl Session {
         let mut framer = Framer::default();
         let Agreement { greeting, read_len, handles, handles_stated, works_in_order } =
             begin::agree(&mut inbound, &mut outbound, &mut framer, &peer, is_openssh).await?;
-        let window = READS_UNDER_WAY * read_len.div_ceil(window::UNIT);
+        let window = (READS_UNDER_WAY * read_len).min(BYTES_UNDER_WAY).div_ceil(window::UNIT);
         let (requests, queue) = mpsc::unbounded_channel();
         let session = Self(Arc::new(Inner {
             peer,
