@@ -1,7 +1,9 @@
 //! From a template's text to its pieces, every mistake told before a file is looked at.
 
+use std::fmt::Write as _;
 use std::str::FromStr;
 
+use chrono::DateTime;
 use chrono::format::StrftimeItems;
 
 use super::{KeyPiece, KeyTemplate, TimeFormat, UnpackPiece, UnpackTemplate};
@@ -113,7 +115,14 @@ fn parse_time_format(placeholder: &'static str, format: Option<&str>) -> Result<
     match format {
         None => Err(TemplateError::NeedsFormat(placeholder)),
         Some("") => Err(bad),
-        Some(format) => StrftimeItems::new(format).parse_to_owned().map_err(|_| bad),
+        Some(format) => {
+            let format = StrftimeItems::new(format).parse_to_owned().map_err(|_| bad)?;
+            // Some serve to read a time alone, such as `%#z`.
+            if write!(String::new(), "{}", DateTime::UNIX_EPOCH.format_with_items(format.iter())).is_err() {
+                return Err(bad);
+            }
+            Ok(format)
+        }
     }
 }
 

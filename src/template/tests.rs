@@ -85,7 +85,7 @@ fn what_cannot_be_a_template_is_refused_with_its_reason() {
     for template in ["{paht}", "{}", "{Path}", "{ path }", "{entry}", "{ext_}"] {
         assert!(matches!(error(template), TemplateError::Unknown { .. }), "{template}");
     }
-    for format in ["%Q", "%", "%Y-%", "%!", ""] {
+    for format in ["%Q", "%", "%Y-%", "%!", "%#z", ""] {
         let template = format!("{{mtime:{format}}}");
         assert!(matches!(error(&template), TemplateError::BadFormat(_)), "{template}");
     }
