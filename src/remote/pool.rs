@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{Engine, Error, Kind, Remote, ServerInfo};
+use super::{Engine, Error, Remote, ServerInfo};
 use crate::retry::Retry;
 
 /// A connection with this many calls under way is busy enough for another to be opened beside it.
@@ -48,7 +48,7 @@ struct State {
     /// Connections being opened.
     opening: usize,
     /// Why there will be no connection any more.
-    down: Option<(Kind, String)>,
+    down: Option<Error>,
     /// Connections opened so far, for the log.
     opened: usize,
 }
@@ -77,7 +77,8 @@ impl Pool {
         Ok(Self { shared: Arc::new(Shared { engine, retry, state: Mutex::new(state), changed: Notify::new() }) })
     }
 
-    /// A connection to make one call on. Waits where every connection has all the calls that it can serve.
+    /// A connection to make one call on. Waits where every connection has all the calls that it can serve, and the next
+    /// one at hand.
     ///
     /// # Errors
     ///
@@ -102,8 +103,8 @@ impl Pool {
 
     fn try_lease(&self) -> Result<Option<Lease>, Error> {
         let mut state = self.shared.lock();
-        if let Some((kind, message)) = &state.down {
-            return Err(Error::new(*kind, message).lasting());
+        if let Some(error) = &state.down {
+            return Err(error.clone().lasting());
         }
         let before = state.connections.len();
         state.connections.retain(|connection| !connection.remote.is_lost());
@@ -123,7 +124,9 @@ impl Pool {
             state.opening += 1;
             tokio::spawn(open_another(self.shared.clone()));
         }
-        let has_room = |connection: &Arc<Connection>| calls(connection) < connection.remote.concurrency() + AHEAD;
+        // Whoever may still get a connection to itself is not put behind another.
+        let ahead = if state.opening == 0 && !may_open { AHEAD } else { 0 };
+        let has_room = |connection: &Arc<Connection>| calls(connection) < connection.remote.concurrency() + ahead;
         let Some(connection) = idlest.filter(has_room) else {
             return Ok(None);
         };
@@ -161,6 +164,10 @@ async fn open_another(shared: Arc<Shared>) {
             tracing::debug!(open = state.connections.len() + 1, opened = state.opened, "opened an SFTP connection");
             state.connections.push(Arc::new(Connection { remote, calls: AtomicUsize::new(0) }));
         }
+        // It decides.
+        Err(error) if state.opening > 0 && state.connections.is_empty() => {
+            tracing::debug!(error = %error, "an SFTP connection could not be had; another is being tried");
+        }
         // Others still work, or did when this attempt began: the next lease looks again.
         Err(error) if !last_hope.load(Ordering::Relaxed) || !state.connections.is_empty() => {
             state.refused = Some(Instant::now());
@@ -170,7 +177,7 @@ async fn open_another(shared: Arc<Shared>) {
                 "the server gives no further SFTP connection; going on with those there are"
             );
         }
-        Err(error) => state.down = Some((error.kind, error.to_string())),
+        Err(error) => state.down = Some(error),
     }
     drop(state);
     shared.changed.notify_waiters();
@@ -199,6 +206,7 @@ impl Drop for Lease {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::num::NonZeroU32;
     use std::sync::atomic::AtomicBool as Flag;
 
@@ -206,7 +214,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::remote::{Attributes, Chunk, DirEntry, RemotePath};
+    use crate::remote::{Attributes, Chunk, DirEntry, Kind, RemotePath};
 
     /// Lets so many connections be open at once, and none once it is closed.
     struct Server {
@@ -364,6 +372,55 @@ mod tests {
         assert_eq!(tried, 1 + 3, "the first, and three attempts to have it back");
         assert!(pool.lease().await.is_err());
         assert_eq!(server.tried.load(Ordering::SeqCst), tried);
+    }
+
+    /// Connects as it is told, one after the other: after so long, to a connection or an error.
+    struct Scripted {
+        steps: Mutex<VecDeque<(Duration, Option<Kind>)>>,
+        /// Ends the connections that are open when it is set.
+        closed: Mutex<Arc<Flag>>,
+    }
+
+    #[async_trait]
+    impl Engine for Scripted {
+        async fn connect(&self) -> Result<Box<dyn Remote>, Error> {
+            let (after, fails) = self.steps.lock().unwrap().pop_front().expect("a step for each connection");
+            tokio::time::sleep(after).await;
+            if let Some(kind) = fails {
+                return Err(Error::new(kind, "as told"));
+            }
+            let closed = self.closed.lock().unwrap().clone();
+            Ok(Box::new(Open { open: Arc::default(), closed, concurrency: 1, info: ServerInfo::default() }))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_connections_being_opened_one_is_enough() {
+        let steps = [(0, None), (0, None), (1, Some(Kind::Lost)), (10, None), (0, Some(Kind::Auth))];
+        let steps = steps.map(|(after, fails)| (Duration::from_secs(after), fails));
+        let engine = Arc::new(Scripted { steps: Mutex::new(steps.into()), closed: Mutex::default() });
+        let retry = Retry { max_attempts: NonZeroU32::new(3).unwrap(), stop: CancellationToken::new() };
+        let pool = Pool::open(engine.clone(), NonZeroUsize::new(4).unwrap(), retry).await.unwrap();
+        let first = pool.lease().await.unwrap();
+        let second = tokio::spawn({
+            let pool = pool.clone();
+            async move { pool.lease().await.unwrap() }
+        });
+        let second = second.await.unwrap();
+        // Two more are asked for, and are on their way when the two that are open end. One of them fails for good.
+        let waiting: Vec<_> = (0..2)
+            .map(|_| {
+                let pool = pool.clone();
+                tokio::spawn(async move { pool.lease().await.is_ok() })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        std::mem::take(&mut *engine.closed.lock().unwrap()).store(true, Ordering::SeqCst);
+        drop((first, second));
+        for lease in waiting {
+            assert!(lease.await.unwrap(), "the other is enough");
+        }
+        assert!(engine.steps.lock().unwrap().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
