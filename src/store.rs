@@ -77,6 +77,14 @@ pub enum Body {
 }
 
 impl Body {
+    /// Of a buffered body: what to look for if the answer to its request is lost.
+    pub fn checksum(&self) -> Option<Crc64Nvme> {
+        match self {
+            Self::Buffered { checksum, .. } => Some(*checksum),
+            Self::Streamed(_) => None,
+        }
+    }
+
     /// Of buffered pieces.
     pub fn buffered(pieces: Vec<Bytes>) -> Self {
         let checksum = Crc64Nvme::of(&pieces);

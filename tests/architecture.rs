@@ -15,13 +15,17 @@ const ORDER: &[&str] = &[
 ];
 
 /// Crates with a face of their own, and the only files that may name them.
-const HOMES: [(&str, &[&str]); 6] = [
+const HOMES: [(&str, &[&str]); 10] = [
     ("russh", &["remote/russh", "remote/private_key"]),
     ("ssh2", &["remote/libssh2"]),
     ("zip", &["transfer/unpack"]),
     ("aws_sdk_s3", &["store"]),
+    ("aws_sigv4", &["store"]),
+    ("aws_smithy_http_client", &["store"]),
+    ("aws_smithy_runtime_api", &["store"]),
     ("aws_sdk_secretsmanager", &["secret"]),
     ("envy", &["config"]),
+    ("indicatif", &["progress"]),
 ];
 
 struct Source {

@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig, stalled_stream_protection::StalledStreamProtectionConfig};
 use aws_sdk_s3::Client;
-use aws_sdk_s3::client::customize::CustomizableOperation;
 use aws_sdk_s3::config::endpoint::Params;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::types::{
@@ -25,31 +23,19 @@ use crate::config::{ObjectAttributes, UploadSettings};
 mod body;
 mod direct;
 mod fault;
+mod limit;
+mod progress;
 mod trailed;
 
 use body::Wire;
 use direct::{Direct, NotStored};
-use fault::{advice, causes, classify};
+use fault::{advice, causes, classify, shown};
+use limit::{BRIEF, COMPLETION, CONNECT_TIMEOUT, Limit, STALLED_FOR, timeouts, within};
 
-/// To reach an S3 endpoint; it answers in milliseconds or not at all.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A request whose bytes do not move for this long is given up and tried again. S3 itself closes an idle request
-/// after 20 s or so; a source that is slow does not count.
-const STALLED_FOR: Duration = Duration::from_secs(30);
-
-/// A request without file data is answered within this, or given up and tried again.
-const BRIEF: Duration = Duration::from_secs(30);
-/// The same for a completion, which S3 may work on for minutes.
-const COMPLETION: Duration = Duration::from_secs(300);
-/// Bytes a second that a request with file data is given time for, on top of [`BRIEF`].
-const SLOWEST: u64 = 128 << 10;
 /// At most so long a pause follows a first attempt that found the store busy, as the SDK has it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// File data that [`BRIEF`] is long enough for. Its requests take the client's own settings: settings of one request are
-/// a tenth of what a small one costs.
-const SMALL: u64 = 1 << 20;
 /// What an object that went the shorter way and did not arrive is said to be; the next attempt, by the SDK, knows why.
-const NOT_TAKEN: &str = "the store did not take it; it is read and sent again";
+const NOT_TAKEN: &str = "the store did not take it";
 
 /// How far the shorter way came.
 enum Directly {
@@ -68,6 +54,8 @@ pub struct S3Store {
     direct: Option<Direct>,
     max_attempts: u32,
     bucket: String,
+    /// The one that was set, if one was, as it may be shown.
+    endpoint: Option<String>,
     attributes: ObjectAttributes,
     /// `OBJECT_TAGS` in the form of the `x-amz-tagging` header.
     tagging: Option<String>,
@@ -113,6 +101,7 @@ impl S3Store {
     ) -> Self {
         let endpoint = custom_endpoint(sdk);
         let path_style = settings.path_style.unwrap_or(endpoint.is_some());
+        let endpoint_shown = endpoint.as_deref().and_then(shown);
         let config = aws_sdk_s3::config::Builder::from(sdk)
             .force_path_style(path_style)
             .retry_config(RetryConfig::standard().with_max_attempts(max_attempts))
@@ -137,27 +126,33 @@ impl S3Store {
         // Whatever is not stored is put again by the SDK, so there has to be a second attempt.
         let direct = params.ok().filter(|_| max_attempts > 1);
         let direct = direct.and_then(|params| Direct::new(sdk, connector, params, headers));
-        Self { client: Client::from_conf(config), direct, max_attempts, bucket, attributes, tagging }
+        Self {
+            client: Client::from_conf(config),
+            direct,
+            max_attempts,
+            bucket,
+            endpoint: endpoint_shown,
+            attributes,
+            tagging,
+        }
     }
 
     /// Puts an object the shorter way, where there is one.
     async fn put_directly(&self, object: &NewObject, body: Body, limit: Limit) -> Result<Directly, Error> {
         let Some(direct) = &self.direct else { return Ok(Directly::NotTried(body)) };
+        let Some(identity) = direct.identity().await else { return Ok(Directly::NotTried(body)) };
         match body {
             Body::Buffered { pieces, checksum } => {
-                let ended = direct.put(object, &pieces, checksum, limit.attempt().unwrap_or(BRIEF)).await;
-                let body = Body::Buffered { pieces, checksum };
+                let limits = (limit.attempt().unwrap_or(BRIEF), STALLED_FOR);
+                let ended = direct.put(&identity, object, &pieces, checksum, limits).await;
                 if ended == Err(NotStored::Busy) {
                     tokio::time::sleep(FIRST_PAUSE.mul_f64(rand::random())).await;
                 }
-                Ok(match ended {
-                    Ok(()) => Directly::Stored,
-                    Err(NotStored::Closed) => Directly::NotTried(body),
-                    Err(_) => Directly::NotKnown(body),
-                })
+                let body = Body::Buffered { pieces, checksum };
+                Ok(ended.map_or_else(|_| Directly::NotKnown(body), |()| Directly::Stored))
             }
             Body::Streamed(streamed) if direct.takes_streams() => {
-                let (kind, why) = match direct.put_streamed(object, streamed, STALLED_FOR).await {
+                let (kind, why) = match direct.put_streamed(&identity, object, streamed, STALLED_FOR).await {
                     Ok(()) => return Ok(Directly::Stored),
                     Err(NotStored::SourceBroke) => (Kind::SourceBroke, SourceBroke.to_string()),
                     Err(_) => (Kind::Unavailable, NOT_TAKEN.to_owned()),
@@ -165,6 +160,13 @@ impl S3Store {
                 Err(Error::new(kind, format!("PutObject to s3://{}/{}: {why}", self.bucket, object.key.as_str())))
             }
             body => Ok(Directly::NotTried(body)),
+        }
+    }
+
+    /// An object was stored by the SDK.
+    fn prove(&self) {
+        if let Some(direct) = &self.direct {
+            direct.prove();
         }
     }
 
@@ -189,7 +191,7 @@ impl S3Store {
             Some(id) => format!(" (request {id})"),
             None => String::new(),
         };
-        let advice = advice(kind, code.as_deref(), &self.bucket);
+        let advice = advice(kind, code.as_deref(), &self.bucket, self.endpoint.as_deref());
         Error::new(kind, format!("{action} {target}: {said}{request}{advice}"))
     }
 
@@ -214,7 +216,7 @@ impl S3Store {
 #[async_trait]
 impl Store for S3Store {
     async fn put(&self, object: &NewObject, body: Body) -> Result<(), Error> {
-        let (limit, checksum) = limit_and_checksum(&body);
+        let (limit, checksum) = (Limit::of(&body), body.checksum());
         let (body, attempts) = match self.put_directly(object, body, limit).await? {
             Directly::Stored => return Ok(()),
             Directly::NotTried(body) => (body, None),
@@ -240,7 +242,10 @@ impl Store for S3Store {
             .set_checksum_algorithm(wire.algorithm)
             .body(wire.body);
         let error = match within(request.customize(), limit, attempts).send().await {
-            Ok(_) => return Ok(()),
+            Ok(_) => {
+                self.prove();
+                return Ok(());
+            }
             Err(error) => self.error("PutObject to", object.key.as_str(), error),
         };
         match checksum {
@@ -287,7 +292,7 @@ impl Store for S3Store {
         let key = upload.object.key.as_str();
         let request =
             self.client.upload_part().bucket(&self.bucket).key(key).upload_id(&upload.id.0).part_number(number as i32);
-        let (limit, checksum) = limit_and_checksum(&body);
+        let (limit, checksum) = (Limit::of(&body), body.checksum());
         let wire = Wire::from(body);
         let request = request
             .set_content_length(wire.content_length)
@@ -327,7 +332,10 @@ impl Store for S3Store {
             .mpu_object_size(checksum.len() as i64)
             .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build());
         match within(request.customize(), Limit::Within(COMPLETION), None).send().await {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                self.prove();
+                Ok(())
+            }
             Err(error) => {
                 let error = self.error("CompleteMultipartUpload of", key, error);
                 // The answer may be what was lost; a completion that is sent again then finds no upload.
@@ -346,61 +354,6 @@ impl Store for S3Store {
             _ => Ok(()),
         }
     }
-}
-
-/// How long a request with this body may take, and the checksum to look for if its answer is lost. A streamed body
-/// takes the time that its source takes.
-fn limit_and_checksum(body: &Body) -> (Limit, Option<Crc64Nvme>) {
-    match body {
-        Body::Buffered { checksum, .. } if checksum.len() <= SMALL => (Limit::Brief, Some(*checksum)),
-        Body::Buffered { checksum, .. } => {
-            (Limit::Within(BRIEF + Duration::from_secs(checksum.len() / SLOWEST)), Some(*checksum))
-        }
-        Body::Streamed(_) => (Limit::None, None),
-    }
-}
-
-/// How long each attempt of a request may take.
-#[derive(Debug, Clone, Copy)]
-enum Limit {
-    /// [`BRIEF`], the client's own setting.
-    Brief,
-    Within(Duration),
-    None,
-}
-
-impl Limit {
-    fn attempt(self) -> Option<Duration> {
-        match self {
-            Self::Brief => Some(BRIEF),
-            Self::Within(limit) => Some(limit),
-            Self::None => None,
-        }
-    }
-}
-
-/// The request, each attempt of which ends after `limit`; of `attempts`, where not all are left that the client has.
-fn within<T, E, B>(
-    request: CustomizableOperation<T, E, B>,
-    limit: Limit,
-    attempts: Option<u32>,
-) -> CustomizableOperation<T, E, B> {
-    if matches!((limit, attempts), (Limit::Brief, None)) {
-        return request;
-    }
-    let mut settings = aws_sdk_s3::Config::builder().timeout_config(timeouts(limit.attempt()));
-    if !matches!(limit, Limit::Brief) {
-        let stalled = StalledStreamProtectionConfig::enabled().grace_period(STALLED_FOR).upload_enabled(true).build();
-        settings = settings.stalled_stream_protection(stalled);
-    }
-    settings.set_retry_config(attempts.map(|attempts| RetryConfig::standard().with_max_attempts(attempts)));
-    request.config_override(settings)
-}
-
-fn timeouts(attempt: Option<Duration>) -> TimeoutConfig {
-    let mut timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT);
-    timeouts.set_operation_attempt_timeout(attempt);
-    timeouts.build()
 }
 
 /// What every object of a run is stored with, as headers.

@@ -18,7 +18,8 @@ pub struct Streamed {
     pub checksum: oneshot::Receiver<Crc64Nvme>,
 }
 
-/// The feeding end. Dropping it before [`finish`](Feeder::finish) breaks the body off.
+/// The feeding end. Dropping it before all pieces were sent, and [`finish`](Feeder::finish) was called, breaks the body
+/// off.
 #[derive(Debug)]
 pub struct Feeder {
     pieces: mpsc::Sender<Result<Bytes, SourceBroke>>,

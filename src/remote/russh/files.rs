@@ -52,8 +52,10 @@ impl Files {
     /// The file at `path` to read from `offset`, opened unless it is open.
     pub async fn open(&self, session: &Session, path: &RemotePath, offset: u64) -> Result<Reader<'_>, Error> {
         let request = Request::Open { path: path.as_asked()? };
-        let file = self.lock().join(path, offset);
-        let hold = Hold { files: self, file: Some(file.clone()) };
+        let joined = self.lock().join(path, offset, session.handle_is_wanted());
+        let hold = Hold { files: self, file: Some(joined.clone()) };
+        // Behind the hold, so that it is dropped before: the last hold tells the last reader by the count.
+        let file = joined;
         // Whoever wants the same file meanwhile waits for the same handle, or tries to get it next.
         let open = || async {
             let _opening = self.opening();
@@ -78,11 +80,16 @@ impl Files {
 }
 
 impl State {
-    fn join(&mut self, path: &RemotePath, offset: u64) -> Arc<OpenFile> {
+    /// The open file of this path, or one that is to be opened: anew where a range is read again, and where somebody waits
+    /// for a handle, who would wait for ever if readers of one file followed each other without end.
+    fn join(&mut self, path: &RemotePath, offset: u64, handle_is_wanted: bool) -> Arc<OpenFile> {
         if self.kept.as_ref().is_some_and(|(kept, end)| kept.path == *path && offset < *end) {
             self.let_go();
+            self.open.remove(path);
         }
-        if let Some(file) = self.open.get(path).and_then(Weak::upgrade) {
+        if let Some(file) = self.open.get(path).and_then(Weak::upgrade)
+            && !(handle_is_wanted && file.handle.initialized())
+        {
             return file;
         }
         let file = Arc::new(OpenFile { path: path.clone(), handle: OnceCell::new() });

@@ -69,6 +69,12 @@ impl Handles {
         self.lock().limit
     }
 
+    /// Whether somebody waits for a slot.
+    pub fn is_wanted(&self) -> bool {
+        let state = self.lock();
+        !(state.waiting.is_empty() && state.refused.is_empty())
+    }
+
     /// A slot, in the order in which they were asked for.
     pub async fn acquire(self: &Arc<Self>) -> Result<Slot, Closed> {
         let slot = {

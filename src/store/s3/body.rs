@@ -1,6 +1,7 @@
 //! Bodies of requests: pieces in memory, and pieces as they come. Neither copies.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::sync::mpsc;
 
+use super::progress::Progress;
 use crate::store::{Body, SourceBroke, Streamed};
 
 /// What a request that carries a body is given: a checksum ahead of bytes that are at hand, a trailer after those that are
@@ -50,12 +52,18 @@ fn buffered(pieces: Vec<Bytes>) -> ByteStream {
 pub struct PiecesBody {
     pieces: std::vec::IntoIter<Bytes>,
     remaining: u64,
+    /// Where somebody watches it.
+    progress: Option<Arc<Progress>>,
 }
 
 impl PiecesBody {
     pub fn new(pieces: Vec<Bytes>) -> Self {
         let remaining = pieces.iter().map(|piece| piece.len() as u64).sum();
-        Self { pieces: pieces.into_iter(), remaining }
+        Self { pieces: pieces.into_iter(), remaining, progress: None }
+    }
+
+    pub fn watched(pieces: Vec<Bytes>, progress: Arc<Progress>) -> Self {
+        Self { progress: Some(progress), ..Self::new(pieces) }
     }
 }
 
@@ -67,6 +75,9 @@ impl http_body::Body for PiecesBody {
         let next = self.pieces.next();
         if let Some(piece) = &next {
             self.remaining -= piece.len() as u64;
+        }
+        if let Some(progress) = &self.progress {
+            progress.asked(self.remaining > 0);
         }
         Poll::Ready(next.map(|piece| Ok(Frame::data(piece))))
     }

@@ -28,11 +28,12 @@ use tokio::sync::Mutex;
 
 use super::body::PiecesBody;
 use super::fault::source_broke;
-use super::trailed::{CHECKSUM_HEADER, Progress, TrailedBody};
+use super::progress::Progress;
+use super::trailed::{CHECKSUM_HEADER, TrailedBody};
 use crate::checksum::Crc64Nvme;
 use crate::store::{NewObject, Streamed};
 
-/// To fetch credentials; the SDK's own limit.
+/// To fetch credentials. The SDK, which has its own way to them, waits longer.
 const CREDENTIALS_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a URI's path holds as it is: RFC 3986's unreserved characters, and the `/` between a key's segments.
@@ -45,8 +46,6 @@ pub enum NotStored {
     Busy,
     /// Another reason, which the SDK finds out.
     Refused,
-    /// An earlier object was refused: nothing was sent.
-    Closed,
     /// The streamed body broke off.
     SourceBroke,
 }
@@ -65,10 +64,28 @@ struct Inner {
     signing_name: String,
     /// What every request carries, by lower-case name.
     headers: Vec<(&'static str, String)>,
-    /// A refusal ends this way for good: what is refused once would be refused each time, at two requests an object.
-    is_closed: AtomicBool,
+    /// A refusal ends this way for the run: what is refused once is mostly refused each time, at two requests an object.
+    is_closed: Closed,
     /// The same for streamed objects, after any failure: each costs a second reading of the source.
-    is_closed_to_streams: AtomicBool,
+    is_closed_to_streams: Closed,
+    /// The store has taken an object, whichever way.
+    is_proven: AtomicBool,
+}
+
+/// Whether a way is closed. It is not opened again.
+#[derive(Debug, Default)]
+struct Closed(AtomicBool);
+
+impl Closed {
+    fn is_so(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn close(&self, way: &str, why: impl std::fmt::Debug) {
+        if !self.0.swap(true, Ordering::Relaxed) {
+            tracing::debug!(?why, "{way} are put by the SDK alone from here on, which costs more processor time");
+        }
+    }
 }
 
 /// A request's body as it is sent, and what tells of it.
@@ -97,45 +114,71 @@ impl Direct {
             signing_region,
             signing_name,
             headers,
-            is_closed: AtomicBool::new(false),
-            is_closed_to_streams: AtomicBool::new(false),
+            is_closed: Closed::default(),
+            is_closed_to_streams: Closed::default(),
+            is_proven: AtomicBool::new(false),
         })))
     }
 
-    /// Puts bytes that are at hand, once, and within `limit`.
+    /// Whom requests are signed for; `None` where this way is closed, as it is from then on where there are no credentials.
+    pub async fn identity(&self) -> Option<Identity> {
+        let Inner { login, is_closed, .. } = &*self.0;
+        let mut held = login.held.lock().await;
+        if is_closed.is_so() {
+            return None;
+        }
+        let identity = login.identity(&mut held).await;
+        if identity.is_none() {
+            is_closed.close("objects", "no credentials in time");
+        }
+        identity
+    }
+
+    /// An object was stored.
+    pub fn prove(&self) {
+        self.0.is_proven.store(true, Ordering::Relaxed);
+    }
+
+    /// Puts bytes that are at hand, once, and within `limit`; gives up where the store takes none of them for as long as
+    /// `stalled_for`.
     pub async fn put(
         &self,
+        identity: &Identity,
         object: &NewObject,
         pieces: &[Bytes],
         checksum: Crc64Nvme,
-        limit: Duration,
+        (limit, stalled_for): (Duration, Duration),
     ) -> Result<(), NotStored> {
         let inner = &self.0;
-        if inner.is_closed.load(Ordering::Relaxed) {
-            return Err(NotStored::Closed);
-        }
+        let progress = Progress::new();
         let payload = Payload {
-            body: SdkBody::from_body_1_x(PiecesBody::new(pieces.to_vec())),
+            body: SdkBody::from_body_1_x(PiecesBody::watched(pieces.to_vec(), progress.clone())),
             headers: vec![("content-length", checksum.len().to_string()), (CHECKSUM_HEADER, checksum.to_base64())],
             signable: SignableBody::UnsignedPayload,
         };
-        let put = tokio::time::timeout(limit, inner.put(object, payload)).await;
-        let ended = put.unwrap_or(Err(NotStored::Busy));
-        if ended == Err(NotStored::Refused) {
-            inner.is_closed.store(true, Ordering::Relaxed);
+        let ended = tokio::select! {
+            put = tokio::time::timeout(limit, inner.put(identity, object, payload)) => put.unwrap_or(Err(NotStored::Busy)),
+            () = progress.stalled(stalled_for) => Err(NotStored::Busy),
+        };
+        match ended {
+            Ok(()) => self.prove(),
+            Err(NotStored::Refused) => inner.is_closed.close("objects", "one was refused"),
+            Err(_) => {}
         }
         ended
     }
 
-    /// Whether streamed objects may go this way.
+    /// Whether streamed objects may go this way. Not before the store has taken an object: what is refused until then is
+    /// refused for a reason that the SDK knows, and tells.
     pub fn takes_streams(&self) -> bool {
-        let Inner { is_closed, is_closed_to_streams, .. } = &*self.0;
-        !is_closed.load(Ordering::Relaxed) && !is_closed_to_streams.load(Ordering::Relaxed)
+        self.0.is_proven.load(Ordering::Relaxed) && !self.0.is_closed_to_streams.is_so()
     }
 
-    /// Puts bytes as they come, once; gives up where the store takes none of them for as long as `stalled_for`.
+    /// Puts bytes as they come, once; gives up where the store takes none of them for as long as `stalled_for`. Given up
+    /// midway by its caller, it counts as failed.
     pub async fn put_streamed(
         &self,
+        identity: &Identity,
         object: &NewObject,
         streamed: Streamed,
         stalled_for: Duration,
@@ -155,21 +198,32 @@ impl Direct {
             body: SdkBody::from_body_1_x(body),
             signable: SignableBody::StreamingUnsignedPayloadTrailer,
         };
-        let ended = tokio::select! {
-            put = inner.put(object, payload) => put,
+        let mut trial = Trial { closed: &inner.is_closed_to_streams, ended: Err(NotStored::Busy) };
+        trial.ended = tokio::select! {
+            put = inner.put(identity, object, payload) => put,
             () = progress.stalled(stalled_for) => Err(NotStored::Busy),
         };
-        if matches!(ended, Err(NotStored::Busy | NotStored::Refused)) {
-            inner.is_closed_to_streams.store(true, Ordering::Relaxed);
+        trial.ended
+    }
+}
+
+/// A streamed object under way. Whatever ends it but its being stored or its source closes the way to others.
+struct Trial<'a> {
+    closed: &'a Closed,
+    ended: Result<(), NotStored>,
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        if let Err(why @ (NotStored::Busy | NotStored::Refused)) = self.ended {
+            self.closed.close("streamed objects", why);
         }
-        ended
     }
 }
 
 impl Inner {
-    async fn put(&self, object: &NewObject, payload: Payload) -> Result<(), NotStored> {
-        let identity = self.login.identity().await.ok_or(NotStored::Refused)?;
-        let request = self.request(object, payload, &identity).ok_or(NotStored::Refused)?;
+    async fn put(&self, identity: &Identity, object: &NewObject, payload: Payload) -> Result<(), NotStored> {
+        let request = self.request(object, payload, identity).ok_or(NotStored::Refused)?;
         let response = self
             .connector
             .call(request)
@@ -227,14 +281,15 @@ fn plain_signature(endpoint: &Endpoint) -> Option<(String, String)> {
 #[derive(Debug)]
 struct Login {
     provider: SharedCredentialsProvider,
-    held: Mutex<Option<(Identity, Option<SystemTime>)>>,
+    held: Mutex<Held>,
 }
 
+type Held = Option<(Identity, Option<SystemTime>)>;
+
 impl Login {
-    async fn identity(&self) -> Option<Identity> {
+    async fn identity(&self, held: &mut Held) -> Option<Identity> {
         let now = SystemTime::now();
-        let mut held = self.held.lock().await;
-        if let Some((identity, renew_at)) = &*held
+        if let Some((identity, renew_at)) = held
             && renew_at.is_none_or(|at| now < at)
         {
             return Some(identity.clone());

@@ -60,9 +60,19 @@ fn is_of_region(code: &str) -> bool {
     matches!(code, "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException")
 }
 
-/// What to do about it.
-pub fn advice(kind: Kind, code: Option<&str>, bucket: &str) -> String {
+/// An endpoint as it may be shown: without the user and password, the path and the query that a URL may have.
+pub fn shown(endpoint: &str) -> Option<String> {
+    let uri: http::Uri = endpoint.parse().ok()?;
+    let port = uri.port().map_or_else(String::new, |port| format!(":{port}"));
+    Some(format!("{}://{}{port}", uri.scheme_str()?, uri.host()?))
+}
+
+/// What to do about it. `endpoint` is the one that was set, if one was, as it may be shown.
+pub fn advice(kind: Kind, code: Option<&str>, bucket: &str, endpoint: Option<&str>) -> String {
     match (kind, code) {
+        (Kind::Unavailable, None) => endpoint.map_or_else(String::new, |endpoint| {
+            format!("; the endpoint is {endpoint}, from AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the AWS profile")
+        }),
         (Kind::NoBucket, _) => format!("; check that the bucket {bucket} exists"),
         (Kind::Denied, None) => "; no usable AWS credentials or region were found: give the task a role, or set \
              AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and see that REGION is set"
@@ -99,4 +109,21 @@ fn has_no_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
 /// Whether the body's own error is what ended the request.
 pub fn source_broke(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<SourceBroke>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_shown_without_what_may_be_secret() {
+        for (endpoint, seen) in [
+            ("http://127.0.0.1:9000", Some("http://127.0.0.1:9000")),
+            ("https://user:password@s3.example.com/path?token=1", Some("https://s3.example.com")),
+            ("https://[::1]:9000/", Some("https://[::1]:9000")),
+            ("no address", None),
+        ] {
+            assert_eq!(shown(endpoint).as_deref(), seen);
+        }
+    }
 }

@@ -92,10 +92,14 @@ fn cases() -> Vec<Case> {
 
 impl Case {
     fn store(&self, recorder: &Recorder, max_attempts: u32) -> S3Store {
+        self.store_over(SharedHttpConnector::new(recorder.clone()), max_attempts)
+    }
+
+    fn store_over(&self, connector: SharedHttpConnector, max_attempts: u32) -> S3Store {
         let mut sdk = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(aws_config::Region::new("eu-central-1"))
-            .credentials_provider(SharedCredentialsProvider::new(Credentials::for_tests()))
+            .credentials_provider(SharedCredentialsProvider::new(Credentials::for_tests_with_session_token()))
             .use_fips(self.fips)
             .use_dual_stack(self.dual_stack);
         sdk.set_endpoint_url(self.endpoint.map(str::to_owned));
@@ -106,7 +110,6 @@ impl Case {
             path_style: None,
             attributes: self.attributes.clone(),
         };
-        let connector = SharedHttpConnector::new(recorder.clone());
         S3Store::over(connector, &sdk.build(), self.bucket.to_owned(), &settings, max_attempts)
     }
 }
@@ -142,6 +145,7 @@ async fn both(case: &Case, body: impl Fn() -> Body) -> [Recorded; 2] {
     for max_attempts in [5, 1] {
         let store = case.store(&recorder, max_attempts);
         assert_eq!(store.direct.is_some(), max_attempts > 1, "{}", case.bucket);
+        store.prove();
         store.put(&object(), body()).await.expect("stored");
     }
     let recorded = recorder.0.lock().unwrap().clone();
@@ -217,4 +221,134 @@ async fn an_upload_in_parts_begins_with_what_an_object_is_stored_with() {
 async fn a_directory_bucket_is_left_to_the_sdk() {
     let case = Case { bucket: "files--euc1-az1--x-s3", ..Case::default() };
     assert!(case.store(&Recorder::default(), 5).direct.is_none());
+}
+
+/// A store that misbehaves in one way.
+#[derive(Debug, Clone, Copy)]
+enum Misbehaving {
+    /// It takes no byte of a body, and answers nothing.
+    Stalls,
+    /// It takes a body to its end, and answers after so long.
+    AnswersAfter(Duration),
+    /// It answers with this status.
+    Says(u16),
+}
+
+/// Counts the requests of either way, as their user agents tell them apart.
+#[derive(Debug, Clone)]
+struct Counter {
+    behaviour: Misbehaving,
+    short: Arc<Mutex<usize>>,
+    long: Arc<Mutex<usize>>,
+}
+
+impl Counter {
+    fn new(behaviour: Misbehaving) -> Self {
+        Self { behaviour, short: Arc::default(), long: Arc::default() }
+    }
+
+    fn seen(&self) -> (usize, usize) {
+        (*self.short.lock().unwrap(), *self.long.lock().unwrap())
+    }
+
+    fn store(&self, max_attempts: u32) -> S3Store {
+        let plain = Case { bucket: "files", ..Case::default() };
+        plain.store_over(SharedHttpConnector::new(self.clone()), max_attempts)
+    }
+}
+
+impl HttpConnector for Counter {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let this = self.clone();
+        HttpConnectorFuture::new(async move {
+            let ours = request.headers().get("user-agent").is_some_and(|agent| agent.starts_with("sftp-s3-connector/"));
+            *if ours { &this.short } else { &this.long }.lock().unwrap() += 1;
+            let status = match this.behaviour {
+                Misbehaving::Stalls => std::future::pending().await,
+                Misbehaving::AnswersAfter(pause) => {
+                    let body = aws_sdk_s3::primitives::ByteStream::new(request.into_body()).collect().await;
+                    body.expect("a whole body");
+                    tokio::time::sleep(pause).await;
+                    200
+                }
+                Misbehaving::Says(status) => status,
+            };
+            Ok(HttpResponse::new(StatusCode::try_from(status).unwrap(), "".into()))
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_takes_no_byte_of_a_streamed_body_is_given_up_and_the_sdk_goes_on() {
+    let counter = Counter::new(Misbehaving::Stalls);
+    let store = counter.store(2);
+    store.prove();
+    let begun = tokio::time::Instant::now();
+    let error = store.put(&object(), streamed_into_nothing()).await.expect_err("nothing is taken");
+    assert_eq!(error.kind, Kind::Unavailable, "{error}");
+    assert!((limit::STALLED_FOR..limit::STALLED_FOR * 2).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert_eq!(counter.seen(), (1, 0));
+    assert!(!store.direct.as_ref().is_some_and(Direct::takes_streams), "the next one goes to the SDK");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_takes_no_byte_of_a_large_body_is_given_up_long_before_its_time_is_over() {
+    let counter = Counter::new(Misbehaving::Stalls);
+    let body = Body::buffered(vec![Bytes::from(vec![7; 16 << 20])]);
+    assert!(Limit::of(&body).attempt() > Some(limit::STALLED_FOR * 4));
+    let store = counter.store(2);
+    let direct = store.direct.as_ref().expect("a shorter way");
+    let identity = direct.identity().await.expect("credentials");
+    let Body::Buffered { pieces, checksum } = body else { unreachable!("it was made so") };
+    let begun = tokio::time::Instant::now();
+    let limits = (limit::STALLED_FOR * 9, limit::STALLED_FOR);
+    assert_eq!(direct.put(&identity, &object(), &pieces, checksum, limits).await, Err(NotStored::Busy));
+    assert!(begun.elapsed() < limit::STALLED_FOR * 2, "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_thinks_over_a_whole_body_is_waited_for() {
+    let counter = Counter::new(Misbehaving::AnswersAfter(limit::STALLED_FOR + Duration::from_secs(20)));
+    let store = counter.store(2);
+    store.prove();
+    store.put(&object(), streamed_body()).await.expect("stored");
+    assert_eq!(counter.seen(), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_closes_the_shorter_way_and_attempts_are_no_more_than_allowed() {
+    let counter = Counter::new(Misbehaving::Says(403));
+    let store = counter.store(3);
+    for _ in 0..5 {
+        let error = store.put(&object(), Body::buffered(some_bytes())).await.expect_err("refused");
+        assert_eq!(error.kind, Kind::Denied, "{error}");
+    }
+    assert_eq!(counter.seen(), (1, 5), "once the shorter way, and what is refused is not tried again");
+
+    let counter = Counter::new(Misbehaving::Says(503));
+    let store = counter.store(3);
+    let error = store.put(&object(), Body::buffered(some_bytes())).await.expect_err("busy");
+    assert_eq!(error.kind, Kind::Unavailable, "{error}");
+    let (short, long) = counter.seen();
+    // Whether the object is there is asked too, as many times.
+    assert_eq!((short, long), (1, 2 + 3));
+}
+
+#[tokio::test]
+async fn a_streamed_object_goes_the_shorter_way_only_once_the_store_has_taken_something() {
+    let recorder = Recorder::default();
+    let store = Case { bucket: "files", ..Case::default() }.store(&recorder, 5);
+    assert!(!store.direct.as_ref().is_some_and(Direct::takes_streams));
+    store.put(&object(), Body::buffered(some_bytes())).await.expect("stored");
+    assert!(store.direct.as_ref().is_some_and(Direct::takes_streams));
+}
+
+/// A streamed body whose feeder outlives the request.
+fn streamed_into_nothing() -> Body {
+    let (mut feeder, body) = streamed(1 << 20);
+    tokio::spawn(async move {
+        feeder.send(Bytes::from_static(b"a piece")).await;
+        std::future::pending::<()>().await;
+    });
+    Body::Streamed(body)
 }

@@ -1,20 +1,18 @@
-//! A streamed body as `aws-chunked` has it: all of it in one chunk, and its checksum in a trailer; and whether it moves.
+//! A streamed body as `aws-chunked` has it: all of it in one chunk, and its checksum in a trailer.
 //!
 //! The form is that of the S3 API Reference, "Signature calculations for the authorization header: including trailing
 //! headers", with an unsigned payload.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 use super::body::StreamedBody;
+use super::progress::Progress;
 use crate::checksum::Crc64Nvme;
 use crate::store::{SourceBroke, Streamed};
 
@@ -81,7 +79,8 @@ impl http_body::Body for TrailedBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, SourceBroke>>> {
         let this = self.get_mut();
         let piece = this.poll_piece(cx);
-        this.progress.asked(matches!(piece, Poll::Ready(Some(_))));
+        // After the last piece there is an answer to wait for, and nothing to take.
+        this.progress.asked(matches!(piece, Poll::Ready(Some(_))) && this.stage != Stage::Done);
         let piece = ready!(piece);
         if let Some(Ok(piece)) = &piece {
             this.remaining -= piece.len() as u64;
@@ -95,41 +94,5 @@ impl http_body::Body for TrailedBody {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.remaining)
-    }
-}
-
-/// Whether a body's bytes move, for whoever watches its request.
-#[derive(Debug)]
-pub struct Progress {
-    start: Instant,
-    /// Milliseconds from the start to when the store took a piece last; [`Self::NOTHING_TO_TAKE`] while there is none.
-    took_ms: AtomicU64,
-}
-
-impl Progress {
-    const NOTHING_TO_TAKE: u64 = u64::MAX;
-
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self { start: Instant::now(), took_ms: AtomicU64::new(0) })
-    }
-
-    /// The connection had room for a piece, and got one or not.
-    fn asked(&self, got_one: bool) {
-        let took_ms = if got_one { self.start.elapsed().as_millis() as u64 } else { Self::NOTHING_TO_TAKE };
-        self.took_ms.store(took_ms, Ordering::Relaxed);
-    }
-
-    /// Ready once the store has taken nothing for so long although there was something.
-    pub async fn stalled(&self, limit: Duration) {
-        loop {
-            let since = match self.took_ms.load(Ordering::Relaxed) {
-                Self::NOTHING_TO_TAKE => Duration::ZERO,
-                took_ms => self.start.elapsed().saturating_sub(Duration::from_millis(took_ms)),
-            };
-            if since >= limit {
-                return;
-            }
-            tokio::time::sleep(limit - since).await;
-        }
     }
 }
