@@ -6,9 +6,12 @@ use crate::exit::Exit;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FailureCode {
     ConnectionError,
+    /// No answer in time.
+    TimeoutError,
     ReadFileError,
     WriteFileError,
     ListDirectoryError,
+    DirectoryNotFound,
     RetrieveFileNotFound,
     InternalError,
     SourceChanged,
@@ -24,11 +27,13 @@ pub enum FailureCode {
 }
 
 impl FailureCode {
-    pub const ALL: [FailureCode; 14] = [
+    pub const ALL: [FailureCode; 16] = [
         FailureCode::ConnectionError,
+        FailureCode::TimeoutError,
         FailureCode::ReadFileError,
         FailureCode::WriteFileError,
         FailureCode::ListDirectoryError,
+        FailureCode::DirectoryNotFound,
         FailureCode::RetrieveFileNotFound,
         FailureCode::InternalError,
         FailureCode::SourceChanged,
@@ -44,9 +49,11 @@ impl FailureCode {
     pub fn as_str(self) -> &'static str {
         match self {
             FailureCode::ConnectionError => "CONNECTION_ERROR",
+            FailureCode::TimeoutError => "TIMEOUT_ERROR",
             FailureCode::ReadFileError => "READ_FILE_ERROR",
             FailureCode::WriteFileError => "WRITE_FILE_ERROR",
             FailureCode::ListDirectoryError => "LIST_DIRECTORY_ERROR",
+            FailureCode::DirectoryNotFound => "DIRECTORY_NOT_FOUND",
             FailureCode::RetrieveFileNotFound => "RETRIEVE_FILE_NOT_FOUND",
             FailureCode::InternalError => "INTERNAL_ERROR",
             FailureCode::SourceChanged => "SOURCE_CHANGED",

@@ -15,7 +15,7 @@ use crate::list::{self, Entry, Listing, Unreadable};
 use crate::plan::{self, Plan, RunContext};
 use crate::progress::{Progress, Terminal};
 use crate::remote::pool::Pool;
-use crate::remote::{Error, FileKind, RemotePath};
+use crate::remote::{Error, FileKind, Kind, RemotePath};
 use crate::report::{FileRecord, FileResult, Outcome, Reporter, Totals};
 use crate::retry::Retry;
 use crate::select::{Decision, SkipReason};
@@ -63,6 +63,11 @@ pub async fn retrieve(
         directory = %directory, selected = counters.totals().files_selected, skipped = skipped.len(), bytes,
         "listed the remote directory"
     );
+    if counters.totals().files_selected == 0 {
+        tracing::warn!(
+            "nothing is selected: the directory holds no file, or INCLUDE, EXCLUDE and RECURSIVE leave none"
+        );
+    }
 
     let mut tally = Tally::default();
     record_undelivered(&reporter, &directory, skipped, unreadable, &plan, &mut tally).await;
@@ -90,8 +95,9 @@ pub async fn retrieve(
     };
     let transfer = Transfer::new(pool, store, retry, settings, config.memory_limit.0, reporter, stop);
     let transfer = Arc::new(transfer);
-    let progress = Progress::show(terminal, transfer.clone(), plan.files.len() as u64, bytes);
     let planned = plan.files.len() as u64;
+    // What failed before the first byte counts as done.
+    let progress = Progress::show(terminal, transfer.clone(), planned + tally.failed, bytes);
     tally.add(transfer.run(plan.files, plan.contested).await);
     give_up.abort();
     progress.finish();
@@ -138,8 +144,9 @@ async fn record_undelivered(
         record(reporter, &directory.join(path.as_bytes()), FileResult::Skipped(reason)).await;
     }
     let unreadable = unreadable.into_iter().map(|unreadable| {
-        let code = match unreadable.kind {
-            FileKind::Directory => FailureCode::ListDirectoryError,
+        let code = match (unreadable.kind, unreadable.error.kind) {
+            (FileKind::Directory, Kind::NotFound) => FailureCode::DirectoryNotFound,
+            (FileKind::Directory, _) => FailureCode::ListDirectoryError,
             _ => FailureCode::ReadFileError,
         };
         (directory.join(unreadable.path.as_bytes()), Failure::new(code, unreadable.error.to_string()))

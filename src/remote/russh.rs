@@ -167,7 +167,8 @@ impl Stage {
             _ => (Kind::Unreachable, "no answer"),
         };
         let Endpoint { host, port, connect_timeout, .. } = endpoint;
-        Error::new(kind, format!("{host} port {port}: {what} within CONNECT_TIMEOUT ({connect_timeout:?})"))
+        let message = format!("{host} port {port}: {what} within CONNECT_TIMEOUT ({connect_timeout:?})");
+        Error::new(kind, message).for_want_of_time()
     }
 }
 

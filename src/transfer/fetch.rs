@@ -143,6 +143,7 @@ fn verify(file: &PlannedFile, chunk: &Chunk, len: u64) -> Result<(), Failure> {
 /// The record's code for what the server, or the way to it, said.
 pub fn read_failure(error: &Error) -> Failure {
     let (code, exit) = match error.kind {
+        Kind::Unreachable | Kind::Lost if error.timed_out() => (FailureCode::TimeoutError, Some(Exit::Unreachable)),
         Kind::Unreachable | Kind::Lost => (FailureCode::ConnectionError, Some(Exit::Unreachable)),
         Kind::HostKey => (FailureCode::ConnectionError, Some(Exit::HostKey)),
         Kind::Auth => (FailureCode::ConnectionError, Some(Exit::Auth)),

@@ -21,7 +21,13 @@ pub fn kind(error: &ssh2::Error) -> Kind {
 
 /// `what` is what was tried, `reading the directory` or the like.
 pub fn of(what: &str, error: &ssh2::Error) -> Error {
-    Error::new(kind(error), format!("{what}: {}", error.message()))
+    timely(error, Error::new(kind(error), format!("{what}: {}", error.message())))
+}
+
+/// `error`, said to be for want of time where libssh2 says so.
+pub fn timely(libssh2: &ssh2::Error, error: Error) -> Error {
+    let timed_out = libssh2.code() == ErrorCode::Session(raw::LIBSSH2_ERROR_TIMEOUT);
+    if timed_out { error.for_want_of_time() } else { error }
 }
 
 /// Words for a failed read, of what `ssh2` and what the session say of it.
@@ -54,7 +60,7 @@ pub fn of_handshake(url: &str, error: &ssh2::Error) -> Error {
         }
         _ => (Kind::Lost, "the server ended the connection before the keys were exchanged"),
     };
-    Error::new(kind, format!("cannot connect to {url}: {why} (libssh2: {})", error.message()))
+    timely(error, Error::new(kind, format!("cannot connect to {url}: {why} (libssh2: {})", error.message())))
 }
 
 /// Whether the server refused a login method, rather than failed.
@@ -85,9 +91,4 @@ pub fn is_hang_up(error: &ssh2::Error) -> bool {
 /// The end of a directory, which libssh2's binding reports as an error of its own.
 pub fn is_end_of_directory(error: &ssh2::Error) -> bool {
     error.code() == ErrorCode::Session(raw::LIBSSH2_ERROR_FILE)
-}
-
-/// Whether a call that was not to block has more to do.
-pub fn is_unfinished(error: &ssh2::Error) -> bool {
-    error.code() == ErrorCode::Session(raw::LIBSSH2_ERROR_EAGAIN)
 }

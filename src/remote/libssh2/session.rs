@@ -23,8 +23,6 @@ const GOODBYE_MS: u32 = 1000;
 pub struct Session {
     // In the order in which libssh2 has to let go of them.
     file: Option<OpenFile>,
-    /// Its close is on its way; the answer is taken with the one to the next open. Dropping it waits for that.
-    closing: Option<File>,
     sftp: ssh2::Sftp,
     ssh: ssh2::Session,
     socket: TcpStream,
@@ -42,7 +40,7 @@ struct OpenFile {
 impl Session {
     /// `socket` is the one that `ssh` has.
     pub fn new(ssh: ssh2::Session, sftp: ssh2::Sftp, socket: TcpStream) -> Self {
-        Self { file: None, closing: None, sftp, ssh, socket }
+        Self { file: None, sftp, ssh, socket }
     }
 
     /// One message that asks for no answer. Not libssh2's own keepalive, which suspends the timeout of calls.
@@ -55,9 +53,9 @@ impl Session {
 
     /// Ends a connection in good order.
     pub fn close(self) {
-        let Self { file, closing, sftp, ssh, .. } = self;
+        let Self { file, sftp, ssh, .. } = self;
         ssh.set_timeout(GOODBYE_MS);
-        drop((file, closing));
+        drop(file);
         drop(sftp);
         // Nobody is left to tell of a failure.
         _ = ssh.disconnect(None, "done", None);
@@ -121,9 +119,9 @@ impl Session {
         // Out of the session while it is in use: an error leaves it closed.
         let mut open = match self.file.take() {
             Some(open) if open.path == *path && open.next == offset => open,
-            other => {
-                self.close_file(other.map(|open| open.file));
-                OpenFile { path: path.clone(), file: self.open(path)?, next: offset }
+            _ => {
+                let file = self.sftp.open(local(path)?).map_err(|error| failure::of("opening the file", &error))?;
+                OpenFile { path: path.clone(), file, next: offset }
             }
         };
         // Also forgets the few bytes that were requested past the last part's end, lest they are out of date.
@@ -159,34 +157,8 @@ impl Session {
         // What was read to its end is not read on.
         if !end_of_file && attributes.size.is_none_or(|size| open.next < size) {
             self.file = Some(open);
-        } else {
-            self.close_file(Some(open.file));
         }
         Ok(Chunk { data, attributes })
-    }
-
-    fn open(&mut self, path: &RemotePath) -> Result<File, Error> {
-        let path = local(path)?;
-        let mut opened = self.sftp.open(path);
-        // On a connection that is gone there is no answer to wait for.
-        let goes_on = opened.as_ref().err().is_none_or(|error| failure::kind(error) != Kind::Lost);
-        if goes_on && self.closing.take().is_some() && opened.is_err() {
-            // It may be a server that allows one handle, and had not closed the last one yet.
-            opened = self.sftp.open(path);
-        }
-        opened.map_err(|error| failure::of("opening the file", &error))
-    }
-
-    /// Sends the close, and waits for no answer: that costs a quarter of a small file's time.
-    fn close_file(&mut self, file: Option<File>) {
-        let Some(mut file) = file else { return };
-        self.ssh.set_blocking(false);
-        let sent = file.close();
-        self.ssh.set_blocking(true);
-        // Anything else than an answer that is still to come ends the handle here.
-        if sent.is_err_and(|error| failure::is_unfinished(&error)) {
-            self.closing = Some(file);
-        }
     }
 
     /// `ssh2` drops the code of a failed read on the way into `std::io`, but the session still has it: all but the SFTP
@@ -199,7 +171,8 @@ impl Session {
                 Some(ssh2::ErrorCode::Session(libssh2_sys::LIBSSH2_ERROR_SFTP_PROTOCOL)) => Kind::Failed,
                 _ => Kind::Lost,
             };
-            Error::new(kind, failure::of_read(&error, session.as_ref()))
+            let failed = Error::new(kind, failure::of_read(&error, session.as_ref()));
+            session.map_or(failed.clone(), |session| failure::timely(&session, failed))
         })
     }
 }

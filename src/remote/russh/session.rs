@@ -69,7 +69,14 @@ struct State {
     next_id: u32,
     /// When bytes came last, or the first of the waiters came, whichever was later.
     quiet_since: Instant,
-    lost: Option<String>,
+    lost: Option<Lost>,
+}
+
+/// Why a session is over.
+struct Lost {
+    reason: String,
+    /// The server said nothing.
+    timed_out: bool,
 }
 
 /// Who gets a reply, and what is given back when it comes.
@@ -133,6 +140,11 @@ impl Session {
         self.0.handles.limit()
     }
 
+    /// Whether somebody waits for a handle, as many being open as may be.
+    pub fn handle_is_wanted(&self) -> bool {
+        self.0.handles.is_wanted()
+    }
+
     /// The most bytes that one read may ask for.
     pub fn read_len(&self) -> u32 {
         self.0.read_len
@@ -159,10 +171,14 @@ impl Session {
 
     /// Ends the session. The first reason given is the one that is told.
     pub fn end(&self, reason: impl Into<String>) {
+        self.end_as(Lost { reason: reason.into(), timed_out: false });
+    }
+
+    fn end_as(&self, lost: Lost) {
         let waiters = {
             let mut state = self.state();
             if state.lost.is_none() {
-                state.lost = Some(reason.into());
+                state.lost = Some(lost);
             }
             std::mem::take(&mut state.waiters)
         };
@@ -176,8 +192,9 @@ impl Session {
     /// Why nothing more can be asked.
     pub fn lost_error(&self) -> Error {
         let state = self.state();
-        let reason = state.lost.as_deref().unwrap_or("it is closed");
-        Error::new(Kind::Lost, format!("the connection to {} is lost: {reason}", self.0.peer))
+        let reason = state.lost.as_ref().map_or("it is closed", |lost| &lost.reason);
+        let error = Error::new(Kind::Lost, format!("the connection to {} is lost: {reason}", self.0.peer));
+        if state.lost.as_ref().is_some_and(|lost| lost.timed_out) { error.for_want_of_time() } else { error }
     }
 
     /// Ends the session over a reply of the wrong type.
@@ -287,6 +304,7 @@ impl Session {
 
     async fn read_replies(self, mut inbound: impl Inbound, mut framer: Framer, idle_timeout: Duration) {
         let mut watch = pin!(tokio::time::sleep(idle_timeout));
+        let mut timed_out = false;
         let reason = loop {
             tokio::select! {
                 // Bytes before the clock: what has arrived was not silence, however late this task came to see it.
@@ -305,13 +323,16 @@ impl Session {
                 },
                 () = &mut watch => match self.quiet_for(idle_timeout) {
                     Ok(until) => watch.as_mut().reset(until),
-                    Err(requests) => break format!(
-                        "the server sent nothing for {idle_timeout:?} with {requests} requests outstanding"
-                    ),
+                    Err(requests) => {
+                        timed_out = true;
+                        break format!(
+                            "the server sent nothing for {idle_timeout:?} with {requests} requests outstanding"
+                        );
+                    }
                 },
             }
         };
-        self.end(reason);
+        self.end_as(Lost { reason, timed_out });
     }
 
     fn deliver_all(&self, framer: &mut Framer, now: Instant) -> Result<(), String> {

@@ -79,8 +79,8 @@ impl Judge {
             return Err(Failure::new(FailureCode::ArchiveLimit, message));
         }
         let ratio = self.unpack.max_ratio;
-        if self.unpacked > RATIO_FROM && self.unpacked / self.archive_size.max(1) >= ratio {
-            let message = format!("the archive expands to {ratio} times its size or more (MAX_UNPACK_RATIO)");
+        if self.unpacked > RATIO_FROM && self.unpacked > self.archive_size.max(1).saturating_mul(ratio) {
+            let message = format!("the archive expands to more than {ratio} times its size (MAX_UNPACK_RATIO)");
             return Err(Failure::new(FailureCode::ArchiveLimit, message));
         }
         if entry.kind == EntryKind::File
