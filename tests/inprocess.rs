@@ -4,6 +4,9 @@
 
 #[path = "harness/inprocess/mod.rs"]
 mod inprocess;
+#[path = "harness/proxy.rs"]
+#[allow(dead_code, reason = "other test targets use more of it")]
+mod proxy;
 #[path = "harness/inprocess/world.rs"]
 mod world;
 

@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 
 use crate::inprocess::s3::Operation;
 use crate::inprocess::sftp::{Content, Fault, Misdeed, Quirks, Stats, Tree, Trigger};
+use crate::proxy::{Proxy, Toward};
 use crate::world::{BUCKET, World};
 
 /// A file of three parts and a small one.
@@ -46,6 +47,54 @@ async fn a_fault_of_the_store_that_passes_is_got_over() {
         world.s3.refusals().fail(operation, 0, 1);
         let finished = world.finish(run(&world)).await;
         assert_eq!(finished.exit, 0, "{operation:?}\n{}", finished.show());
+        world.assert_mirrors("/out", BUCKET).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_not_reached_is_code_7_and_named() {
+    let world = World::new(tree()).await;
+    // Nothing listens on the discard port.
+    let finished = run(&world).env("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9").env("MAX_ATTEMPTS", 2).finish().await;
+    finished.assert_exit(7, "UNREACHABLE");
+    assert!(finished.show().contains("the endpoint is http://127.0.0.1:9"), "{}", finished.show());
+}
+
+/// An object above `PART_SIZE`, and not above the threshold, is sent as it is read.
+fn streaming(world: &World) -> crate::inprocess::run::Run {
+    world.run("/out").env("PART_SIZE", "5MiB").env("MULTIPART_THRESHOLD", "20MiB")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_streamed_object_that_fails_once_is_read_and_sent_again() {
+    let world = World::new(tree()).await;
+    world.s3.refusals().fail(Operation::PutObject, 0, 1);
+    world.finish(streaming(&world).env("INCLUDE", "large.bin")).await.assert_exit(0, "OK");
+    world.assert_keys(&["large.bin"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_streamed_object_that_is_refused_says_why() {
+    let world = World::new(tree()).await;
+    world.s3.refusals().deny(Operation::PutObject);
+    let finished = world.finish(streaming(&world).env("INCLUDE", "large.bin")).await;
+    finished.assert_exit(9, "DESTINATION");
+    assert!(finished.show().contains("AccessDenied"), "{}", finished.show());
+    world.assert_keys(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_streamed_object_whose_connection_breaks_on_either_side_is_whole_or_not_there() {
+    for toward in [Toward::Server, Toward::Client] {
+        let world = World::new(tree()).await;
+        let s3 = Proxy::to(world.s3.address()).cut_every(Toward::Server, 4_000_000, 2).start().await;
+        let sftp = Proxy::to_port(world.sftp.port()).cut_every(Toward::Client, 4_000_000, 2).start().await;
+        let run = match toward {
+            Toward::Server => streaming(&world).env("AWS_ENDPOINT_URL_S3", s3.http_endpoint()),
+            Toward::Client => streaming(&world).env("PORT", sftp.port()),
+        };
+        world.finish(run).await.assert_exit(0, "OK");
+        assert_eq!(s3.faults() + sftp.faults(), 2);
         world.assert_mirrors("/out", BUCKET).await;
     }
 }

@@ -84,6 +84,10 @@ impl S3Server {
         Ok(Self { address, gate, client, _folder: folder, _serving: serving })
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// `http://127.0.0.1:…`, for `AWS_ENDPOINT_URL_S3`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
