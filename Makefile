@@ -52,7 +52,7 @@ bench: ## the release binary beside rclone and others: a table of ratios (an hou
 	    --connector $(BENCH_BINARIES)/sftp-s3-connector --upload-floor $(BENCH_BINARIES)/examples/upload_floor $(WORKLOADS)
 
 .PHONY: bench-quick
-bench-quick: ## the same in a few minutes: two small workloads, no bounds; a wrong byte fails it
+bench-quick: ## the same in a few minutes: two small workloads, no bounds; a failure or wrong byte of the program fails it
 	@scripts/setup bench
 	@# Together, as the tests build them: apart, they build their dependencies twice.
 	$(CARGO) build --locked --features real-servers --bin sftp-s3-connector --example bench

@@ -10,6 +10,9 @@ use crate::harness::seaweed::{Bucket, REGION};
 use crate::measure::Order;
 use crate::site::{SECRET, Site};
 
+/// No client takes so long, unless it hangs.
+const LIMIT: Duration = Duration::from_secs(30 * 60);
+
 /// What the sample's way gets: it takes minutes where the others take seconds.
 const SAMPLE_LIMIT: Duration = Duration::from_secs(15 * 60);
 
@@ -119,7 +122,7 @@ impl Job<'_> {
             directory: folder.to_owned(),
             groups: self.groups.clone(),
             log: folder.join("log"),
-            limit: None,
+            limit: Some(LIMIT),
         }
     }
 

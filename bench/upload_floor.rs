@@ -36,7 +36,9 @@ async fn main() -> anyhow::Result<()> {
                 file.read_exact_at(&mut bytes, index * PART)?;
                 let request = client.upload_part().bucket(bucket).key(KEY).upload_id(id).part_number(number);
                 let request = request.checksum_algorithm(ChecksumAlgorithm::Crc64Nvme);
-                let part = request.body(ByteStream::from(bytes)).send().await?;
+                // A floor hashes nothing for its signature; nor does the program.
+                let request = request.body(ByteStream::from(bytes)).customize().disable_payload_signing();
+                let part = request.send().await?;
                 let done = CompletedPart::builder().part_number(number).set_e_tag(part.e_tag().map(str::to_owned));
                 anyhow::Ok(done.build())
             }
