@@ -88,8 +88,8 @@ pub trait Remote: Send + Sync {
     /// [`Kind::NotFound`] too. After an error `each` may have seen a part of the directory.
     async fn list(&self, dir: &RemotePath, each: &mut (dyn FnMut(DirEntry) + Send)) -> Result<(), Error>;
 
-    /// Reads `len` bytes at `offset`. Fewer come back only at the end of the file. The attributes are taken after the
-    /// last byte was received, from the same open file.
+    /// Reads `len` bytes at `offset`. Fewer come back only at the end of the file. The server takes the attributes after it
+    /// has read the last byte: of the open file, or by path where it knows no other way.
     async fn read(&self, path: &RemotePath, offset: u64, len: u64) -> Result<Chunk, Error>;
 }
 
@@ -183,22 +183,33 @@ pub enum Kind {
 }
 
 /// An error of one call, in words for the person who reads the log.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
     pub kind: Kind,
     message: String,
     lasting: bool,
+    timed_out: bool,
 }
 
 impl Error {
     pub fn new(kind: Kind, message: impl fmt::Display) -> Self {
-        Self { kind, message: message.to_string(), lasting: false }
+        Self { kind, message: message.to_string(), lasting: false, timed_out: false }
     }
 
     /// The same error, which no further attempt will mend.
     pub fn lasting(self) -> Self {
         Self { lasting: true, ..self }
+    }
+
+    /// The same error, for want of an answer in time.
+    pub fn for_want_of_time(self) -> Self {
+        Self { timed_out: true, ..self }
+    }
+
+    /// Whether the server said nothing, rather than something else.
+    pub fn timed_out(&self) -> bool {
+        self.timed_out
     }
 
     /// Whether the same call may succeed on another connection, or later.
