@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ mod harness;
 mod contestant;
 mod data;
 mod far;
+mod folder;
 mod group;
 mod measure;
 mod plot;
@@ -121,9 +122,12 @@ async fn bench(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let has_floor = workloads.iter().any(|workload| workload.contestants.contains(&Contestant::Floor));
     anyhow::ensure!(!has_floor || arguments.programs.upload_floor.exists(), "--upload-floor is missing");
+    let folder = folder::choose();
+    tempfile::env::override_temp_dir(&folder)
+        .map_err(|other| anyhow::anyhow!("the folder is {} already", other.display()))?;
     let site = Site::start().await;
     // Once, before hours of work.
-    let machine = machine();
+    let machine = machine(&folder);
     if workloads.iter().any(|workload| workload.limited) {
         Task::new().map_err(anyhow::Error::msg)?;
     }
@@ -256,7 +260,7 @@ fn carry_out(job: &Job<'_>, contestant: Contestant, programs: &Programs) -> Deli
 }
 
 /// What the figures were measured on, and with.
-fn machine() -> String {
+fn machine(folder: &Path) -> String {
     let first_line = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).output();
         let output = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
@@ -267,12 +271,13 @@ fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let rclone = harness::process::installed("rclone").display().to_string();
     format!(
-        "{}, commit {}; {cores} × {}; Linux {}; {}; {}.",
+        "{}, commit {}; {cores} × {}; Linux {}; {}; {}; files in {}.",
         chrono::Utc::now().format("%Y-%m-%d %H:%M UTC"),
         first_line("git", &["rev-parse", "--short", "HEAD"]),
         cpu.trim_start_matches([' ', '\t', ':']),
         first_line("uname", &["-r"]),
         first_line("ssh", &["-V"]),
         first_line(&rclone, &["version"]),
+        folder.display(),
     )
 }
