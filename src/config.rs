@@ -9,6 +9,7 @@ mod environment;
 mod fault;
 mod help;
 mod log;
+mod outside;
 mod parse;
 mod table;
 mod values;
@@ -25,9 +26,10 @@ use crate::select::Rules;
 use crate::template::{KeyTemplate, UnpackTemplate};
 use crate::units::ByteSize;
 
-pub use fault::{Fault, Faults};
+pub use fault::{Fault, Faults, ToldWith};
 pub use help::help;
 pub use log::{LogFormat, LogSettings, OWN_CRATES, granted_level};
+pub use outside::{EventBus, NotifySettings, ReportUri};
 pub use table::{GROUPS, Group, Variable, WhenUnset};
 pub(crate) use values::{host as parse_host, username as parse_username};
 
@@ -53,6 +55,7 @@ pub struct Config {
     pub job_name: Option<String>,
     /// From SIGTERM to exit, at most.
     pub stop_grace: Duration,
+    pub notify: NotifySettings,
     pub log: LogSettings,
     /// What to warn about once logging is up: near-miss names and the like.
     pub warnings: Vec<String>,
@@ -67,6 +70,11 @@ impl Config {
     /// From the given variables, as if no container set a limit.
     pub fn from_vars(variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, Faults> {
         Self::from_os_vars(variables.into_iter().map(|(name, value)| (name.into(), value.into())), None)
+    }
+
+    /// Whether the run is to make objects: not a test, nor a dry run.
+    pub fn delivers(&self) -> bool {
+        self.operation == Operation::Retrieve && !self.dry_run
     }
 
     fn from_os_vars(

@@ -7,6 +7,7 @@ use secrecy::SecretString;
 
 use crate::config::{Config, EngineKind, SecretSource};
 use crate::exit::Exit;
+use crate::pulse::Pulse;
 #[cfg(feature = "libssh2")]
 use crate::remote::libssh2::Libssh2Engine;
 use crate::remote::pool::Pool;
@@ -31,17 +32,22 @@ pub struct NotConnected {
     pub endpoint: Option<Box<Endpoint>>,
 }
 
-/// Connects with the first version of the secret that the server lets in.
+/// Connects with the first version of the secret that the server lets in. `moves` counts what the server sends.
 ///
 /// # Errors
 ///
 /// [`Exit::Secret`], [`Exit::Unreachable`], [`Exit::HostKey`], or [`Exit::Auth`] where every version was refused.
-pub async fn connect(config: &Config, sdk: &SdkConfig, retry: &Retry) -> Result<Connected, NotConnected> {
+pub async fn connect(
+    config: &Config,
+    sdk: &SdkConfig,
+    retry: &Retry,
+    moves: &Pulse,
+) -> Result<Connected, NotConnected> {
     let mut versions = Versions::new(&config.secret, sdk);
     let mut why_not = None;
     while let Some(version) = versions.next().await {
         let tried = match version {
-            Ok(Version { label, secret }) => (label, connect_with(config, secret, retry).await),
+            Ok(Version { label, secret }) => (label, connect_with(config, secret, retry, moves).await),
             Err(error) => ("the secret".to_owned(), Err(no_secret(&error, None))),
         };
         let (label, failed) = match tried {
@@ -67,9 +73,14 @@ pub async fn connect(config: &Config, sdk: &SdkConfig, retry: &Retry) -> Result<
     }))
 }
 
-async fn connect_with(config: &Config, secret: Secret, retry: &Retry) -> Result<Connected, NotConnected> {
+async fn connect_with(
+    config: &Config,
+    secret: Secret,
+    retry: &Retry,
+    moves: &Pulse,
+) -> Result<Connected, NotConnected> {
     let endpoint = secret.resolve(&config.sftp).map_err(|error| no_secret(&error, None))?;
-    let engine = engine(config.sftp.engine, &endpoint)?;
+    let engine = engine(config.sftp.engine, &endpoint, moves)?;
     match Pool::open(engine, config.sftp.connections, retry.clone()).await {
         Ok(pool) => Ok(Connected { pool, endpoint, archive_password: secret.archive_password }),
         Err(error) => {
@@ -87,12 +98,16 @@ fn no_secret(error: &impl std::fmt::Display, endpoint: Option<&Endpoint>) -> Not
     NotConnected { exit: Exit::Secret, message: error.to_string(), endpoint: endpoint.cloned().map(Box::new) }
 }
 
-fn engine(kind: EngineKind, endpoint: &Endpoint) -> Result<Arc<dyn Engine>, NotConnected> {
+fn engine(kind: EngineKind, endpoint: &Endpoint, moves: &Pulse) -> Result<Arc<dyn Engine>, NotConnected> {
     let failed = |error: Error| no_secret(&error, Some(endpoint));
     match kind {
-        EngineKind::Russh => Ok(Arc::new(RusshEngine::new(endpoint.clone()).map_err(failed)?)),
+        EngineKind::Russh => {
+            Ok(Arc::new(RusshEngine::new(endpoint.clone()).map_err(failed)?.counted_by(moves.clone())))
+        }
         #[cfg(feature = "libssh2")]
-        EngineKind::Libssh2 => Ok(Arc::new(Libssh2Engine::new(endpoint.clone()).map_err(failed)?)),
+        EngineKind::Libssh2 => {
+            Ok(Arc::new(Libssh2Engine::new(endpoint.clone()).map_err(failed)?.counted_by(moves.clone())))
+        }
         #[cfg(not(feature = "libssh2"))]
         EngineKind::Libssh2 => Err(NotConnected {
             exit: Exit::Config,

@@ -6,31 +6,40 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
+use aws_config::SdkConfig;
 use chrono::Utc;
 use futures::FutureExt as _;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::config::{Config, Operation};
+use crate::config::{Config, NotifySettings, Operation, ToldWith};
 use crate::exit::Exit;
+use crate::notify::Notify;
 use crate::progress::Terminal;
-use crate::report::{Outcome, Records, Reporter, RunIdentity, Step};
+use crate::pulse::Pulse;
+use crate::report::{FileEvent, Kept, Outcome, Records, Reporter, RunEnd, RunIdentity, Step, Told};
 use crate::retry::Retry;
-use crate::shutdown::Shutdown;
+use crate::shutdown::{Phases, Shutdown};
 use crate::store::s3::S3Store;
 
+mod causes;
 pub mod checksum;
 pub mod config;
 pub mod connect;
+pub mod ecs;
 pub mod exit;
 pub mod failure;
 pub mod list;
 pub mod logging;
+mod metrics;
+mod notify;
 pub mod plan;
 pub mod probe;
 pub mod progress;
+pub mod pulse;
 pub mod remote;
 pub mod report;
 pub mod retry;
@@ -43,10 +52,7 @@ pub mod template;
 pub mod transfer;
 pub mod units;
 
-/// A stopped run's last record is given up after this, where nobody reads stdout.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// Runs one operation to its end, writes its records, and says how it ended.
+/// Runs one operation to its end, writes its records, tells the outside, and says how it ended.
 ///
 /// Returns within the grace period once `shutdown` asks it to stop.
 pub async fn run(config: Config, records: Records, terminal: Terminal, shutdown: Shutdown) -> Exit {
@@ -61,28 +67,46 @@ pub async fn run(config: Config, records: Records, terminal: Terminal, shutdown:
         "starting"
     );
     tracing::debug!(settings = config.summary(), "as configured");
-    let out_of_time = shutdown.grace_is_over(config.stop_grace - (2 * LAST_WORDS).min(config.stop_grace / 4));
-    let operation = AssertUnwindSafe(operate(&config, &mut identity, &records, &terminal, &shutdown)).catch_unwind();
+    let phases = Phases::of(config.stop_grace);
+    let retry = Retry { max_attempts: config.max_attempts, stop: shutdown.token().clone() };
+    let moves = Pulse::default();
+    let sdk = store::s3::load_sdk(config.region.clone()).await;
+    let notify = Notify::start(&told_of(&config), &config.upload, &sdk, &retry, moves.clone());
+    let job = Job { config: &config, sdk: &sdk, retry, records: &records, events: notify.file_events(), moves };
+    let operation = AssertUnwindSafe(job.operate(&mut identity, &terminal, &shutdown)).catch_unwind();
     let (outcome, steps) = tokio::select! {
         biased;
         // The records of files that were still under way are lost; the last one is not.
-        () = out_of_time => (run::stopped(&shutdown, records.totals()), Vec::new()),
+        () = shutdown.grace_is_over(phases.aborting) => (run::stopped(&shutdown, records.totals()), Vec::new()),
         ended = operation => ended.unwrap_or_else(|_| {
             let message = "a fault of the program: please report it with the log".to_owned();
             (Outcome { exit: Exit::Internal, totals: records.totals(), message: Some(message) }, Vec::new())
         }),
     };
     log_end(&outcome);
+    let end = RunEnd { identity: &identity, outcome: &outcome, steps: &steps, end: Utc::now() };
+    let mut told = Told::default();
+    let mut is_cut = false;
     tokio::select! {
-        () = records.finish(&identity, &outcome, &steps) => {}
-        () = shutdown.grace_is_over(LAST_WORDS.min(config.stop_grace / 8)) => {
+        biased;
+        () = shutdown.grace_is_over(phases.telling) => is_cut = true,
+        () = async { notify.tell(&end, records.kept().await, config.shown(), &mut told).await } => {}
+    }
+    if is_cut {
+        let warning = "the time to stop in was over before all was told of the run's end: see STOP_GRACE";
+        tracing::warn!("{warning}");
+        told.warnings.push(warning.to_owned());
+    }
+    tokio::select! {
+        () = records.finish(end.record(&told)) => {}
+        () = shutdown.grace_is_over(phases.last_words) => {
             tracing::error!("nobody reads stdout; the last records are missing from it");
         }
     }
     outcome.exit
 }
 
-/// Ends a run whose configuration is wrong: nothing was contacted.
+/// Ends a run whose configuration is wrong. Nothing is contacted for it but who waits to be told.
 pub async fn refuse(faults: &config::Faults, records: Records) -> Exit {
     let outcome = Outcome::early(Exit::Config, faults.to_string());
     log_end(&outcome);
@@ -94,50 +118,87 @@ pub async fn refuse(faults: &config::Faults, records: Records) -> Exit {
         url: String::new(),
         start: Utc::now(),
     };
-    records.finish(&identity, &outcome, &[]).await;
+    let end = RunEnd { identity: &identity, outcome: &outcome, steps: &[], end: Utc::now() };
+    let mut told = Told::default();
+    let ToldWith { region, upload, max_attempts, notify } = faults.told_with();
+    let mut notify = notify.clone();
+    if notify.ecs_metadata.is_none() && !notify.report_is_asked_for {
+        // On a laptop, a misspelt variable is answered at once.
+        notify.report = None;
+    }
+    if notify.report.is_some() || notify.event_bus.is_some() || notify.task_token.is_some() || notify.metrics {
+        let retry = Retry { max_attempts: *max_attempts, stop: CancellationToken::new() };
+        let sdk = store::s3::load_sdk(region.clone()).await;
+        let notify = Notify::start(&notify, upload, &sdk, &retry, Pulse::default());
+        notify.tell(&end, Kept::default(), Vec::new(), &mut told).await;
+    }
+    records.finish(end.record(&told)).await;
     outcome.exit
 }
 
-async fn operate(
-    config: &Config,
-    identity: &mut RunIdentity,
-    records: &Records,
-    terminal: &Terminal,
-    shutdown: &Shutdown,
-) -> (Outcome, Vec<Step>) {
-    let retry = Retry { max_attempts: config.max_attempts, stop: shutdown.token().clone() };
-    let sdk = store::s3::load_sdk(config.region.clone()).await;
-    let store = Arc::new(S3Store::new(&sdk, config.bucket.clone(), &config.upload, config.max_attempts.get()));
-    let connected = tokio::select! {
-        biased;
-        () = shutdown.token().cancelled() => return (run::stopped(shutdown, records.totals()), Vec::new()),
-        connected = connect::connect(config, &sdk, &retry) => connected,
-    };
-    let endpoint = connected.as_ref().map_or_else(|error| error.endpoint.as_deref(), |open| Some(&open.endpoint));
-    if let Some(endpoint) = endpoint {
-        identity.url = endpoint.url();
-        if config.job_name.is_none() {
-            identity.connector_id = job_hash(&endpoint.host, endpoint.port, config);
+/// What an operation works with.
+struct Job<'a> {
+    config: &'a Config,
+    sdk: &'a SdkConfig,
+    retry: Retry,
+    records: &'a Records,
+    events: Option<mpsc::Sender<FileEvent>>,
+    moves: Pulse,
+}
+
+impl Job<'_> {
+    async fn operate(
+        self,
+        identity: &mut RunIdentity,
+        terminal: &Terminal,
+        shutdown: &Shutdown,
+    ) -> (Outcome, Vec<Step>) {
+        let Self { config, sdk, retry, records, events, moves } = self;
+        if let Some(why) = store::s3::unusable(sdk) {
+            return (Outcome::early(Exit::Config, why), Vec::new());
         }
-    }
-    if connected.is_ok() {
-        tracing::info!(job = identity.connector_id, server = identity.url, "connected and logged in");
-    }
-    match config.operation {
-        Operation::Test => {
-            let findings = probe::test(config, connected, store, &retry, identity, shutdown).await;
-            match shutdown.cause() {
-                Some(_) => (run::stopped(shutdown, records.totals()), findings.steps),
-                None => (findings.outcome(), findings.steps),
+        let store = S3Store::new(sdk, config.bucket.clone(), &config.upload, config.max_attempts.get());
+        let store = Arc::new(store.counted_by(moves.clone()));
+        let connected = tokio::select! {
+            biased;
+            () = shutdown.token().cancelled() => return (run::stopped(shutdown, records.totals()), Vec::new()),
+            connected = connect::connect(config, sdk, &retry, &moves) => connected,
+        };
+        let endpoint = connected.as_ref().map_or_else(|error| error.endpoint.as_deref(), |open| Some(&open.endpoint));
+        if let Some(endpoint) = endpoint {
+            identity.url = endpoint.url();
+            if config.job_name.is_none() {
+                identity.connector_id = job_hash(&endpoint.host, endpoint.port, config);
             }
         }
-        Operation::Retrieve => match connected {
-            Err(error) => (Outcome::early(error.exit, error.message), Vec::new()),
-            Ok(connected) => {
-                let reporter = Reporter::new(identity.clone(), records);
-                (run::retrieve(config, connected, store, retry, reporter, terminal, shutdown).await, Vec::new())
+        if connected.is_ok() {
+            tracing::info!(job = identity.connector_id, server = identity.url, "connected and logged in");
+        }
+        match config.operation {
+            Operation::Test => {
+                let findings = probe::test(config, connected, store, &retry, identity, shutdown).await;
+                match shutdown.cause() {
+                    Some(_) => (run::stopped(shutdown, records.totals()), findings.steps),
+                    None => (findings.outcome(), findings.steps),
+                }
             }
-        },
+            Operation::Retrieve => match connected {
+                Err(error) => (Outcome::early(error.exit, error.message), Vec::new()),
+                Ok(connected) => {
+                    let reporter = Reporter::new(identity.clone(), records, events);
+                    (run::retrieve(config, connected, store, retry, reporter, terminal, shutdown).await, Vec::new())
+                }
+            },
+        }
+    }
+}
+
+/// Who is told of this run. A test and a dry run deliver nothing: only who waits for an answer gets one.
+fn told_of(config: &Config) -> NotifySettings {
+    let NotifySettings { task_token, ecs_metadata, .. } = config.notify.clone();
+    match config.delivers() {
+        true => config.notify.clone(),
+        false => NotifySettings { task_token, ecs_metadata, ..NotifySettings::default() },
     }
 }
 

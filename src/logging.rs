@@ -36,6 +36,12 @@ pub fn directly(write: &mut dyn FnMut()) {
     write();
 }
 
+/// Writes a line to where the log goes, whole, for whoever reads it there by its own format.
+pub fn write_line(line: &str) {
+    // As with the log itself, there is nobody to tell where it cannot be written.
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
 fn layer<S, W>(format: LogFormat, colours: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'span> registry::LookupSpan<'span>,

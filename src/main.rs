@@ -65,7 +65,9 @@ async fn run() -> anyhow::Result<Exit> {
         let terminal = terminal.clone();
         move |write| terminal.around(write)
     });
-    let records = Records::start(std::io::stdout()).context("cannot start the thread that writes records")?;
+    let keeps_records = config.as_ref().is_ok_and(|config| config.delivers() && config.notify.report.is_some());
+    let records = Records::start(std::io::stdout(), keeps_records);
+    let records = records.context("cannot start the thread that writes records")?;
     match config {
         Ok(config) => {
             let shutdown = shutdown::on_signals().context("cannot handle SIGTERM and SIGINT")?;

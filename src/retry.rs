@@ -39,7 +39,10 @@ impl Retry {
             if !may_pass(&error) {
                 return Err(error);
             }
-            tracing::debug!(attempt, error = %error, "failed, and may pass");
+            if attempt < self.max_attempts.get() && !self.stop.is_cancelled() {
+                let (next, of) = (attempt + 1, self.max_attempts);
+                tracing::info!(attempt = next, of, error = %error, "trying again ({next} of {of})");
+            }
             if !self.wait(attempt).await {
                 return Err(error);
             }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use chrono::Utc;
 use tokio_util::sync::CancellationToken;
@@ -19,12 +18,9 @@ use crate::remote::{Error, FileKind, Kind, RemotePath};
 use crate::report::{FileRecord, FileResult, Outcome, Reporter, Totals};
 use crate::retry::Retry;
 use crate::select::{Decision, SkipReason};
-use crate::shutdown::Shutdown;
+use crate::shutdown::{Phases, Shutdown};
 use crate::store::Store;
 use crate::transfer::{Settings, Stop, Tally, Transfer};
-
-/// Before the end of the grace period, requests that are still under way are given up, so that aborts have this long.
-const TO_ABORT: Duration = Duration::from_secs(5);
 
 /// Delivers what the configuration selects. Every file that was begun has its record when this returns.
 pub async fn retrieve(
@@ -65,6 +61,7 @@ pub async fn retrieve(
     );
     if counters.totals().files_selected == 0 {
         tracing::warn!(
+            found = counters.totals().files_skipped,
             "nothing is selected: the directory holds no file, or INCLUDE, EXCLUDE and RECURSIVE leave none"
         );
     }
@@ -81,9 +78,9 @@ pub async fn retrieve(
 
     let stop = Stop { soon: shutdown.token().clone(), now: CancellationToken::new() };
     let give_up = tokio::spawn({
-        let (shutdown, now, grace) = (shutdown.clone(), stop.now.clone(), config.stop_grace);
+        let (shutdown, now, finishing) = (shutdown.clone(), stop.now.clone(), Phases::of(config.stop_grace).finishing);
         async move {
-            shutdown.grace_is_over(grace - TO_ABORT.min(grace / 2)).await;
+            shutdown.grace_is_over(finishing).await;
             now.cancel();
         }
     });

@@ -40,6 +40,33 @@ impl Shutdown {
     }
 }
 
+/// How the grace period is shared out: from the signal to the end of each phase.
+#[derive(Debug, Clone, Copy)]
+pub struct Phases {
+    /// What was begun may end; then it is given up.
+    pub finishing: Duration,
+    /// Uploads are aborted; then the operation is cut off.
+    pub aborting: Duration,
+    /// The outside is told.
+    pub telling: Duration,
+    /// The last record is written.
+    pub last_words: Duration,
+}
+
+impl Phases {
+    /// Of 25 seconds, the last eight are three to abort in, three to tell in, and one for the last record, with one to spare.
+    pub fn of(grace: Duration) -> Self {
+        let unit = (grace / 16).min(Duration::from_secs(1));
+        let before_the_end = |units: u32| grace - unit * units;
+        Self {
+            finishing: before_the_end(8),
+            aborting: before_the_end(5),
+            telling: before_the_end(2),
+            last_words: before_the_end(1),
+        }
+    }
+}
+
 /// A [`Shutdown`] that SIGTERM and SIGINT trigger. A second signal changes nothing: the grace period is already short.
 ///
 /// # Errors

@@ -10,19 +10,23 @@ use std::path::{Path, PathBuf};
 /// The modules, from the top down: each may use those below it. The first is what reads the environment and ends the
 /// process, the last are leaves that know nothing of the program.
 const ORDER: &[&str] = &[
-    "main", "lib", "probe", "run", "connect", "progress", "transfer", "plan", "list", "store", "report", "logging",
-    "secret", "config", "select", "template", "remote", "failure", "checksum", "retry", "shutdown", "exit", "units",
+    "main", "lib", "probe", "run", "connect", "progress", "transfer", "plan", "list", "notify", "metrics", "store",
+    "report", "logging", "secret", "config", "select", "template", "remote", "failure", "checksum", "retry",
+    "shutdown", "ecs", "exit", "pulse", "causes", "units",
 ];
 
 /// Crates with a face of their own, and the only files that may name them.
-const HOMES: [(&str, &[&str]); 10] = [
+const HOMES: [(&str, &[&str]); 13] = [
     ("russh", &["remote/russh", "remote/private_key"]),
     ("ssh2", &["remote/libssh2"]),
     ("zip", &["transfer/unpack"]),
     ("aws_sdk_s3", &["store"]),
     ("aws_sigv4", &["store"]),
-    ("aws_smithy_http_client", &["store"]),
-    ("aws_smithy_runtime_api", &["store"]),
+    ("aws_smithy_http_client", &["store", "ecs"]),
+    ("aws_smithy_runtime_api", &["store", "ecs"]),
+    ("aws_sdk_eventbridge", &["notify/events"]),
+    ("aws_sdk_sfn", &["notify/task_token"]),
+    ("flate2", &["report/spool"]),
     ("aws_sdk_secretsmanager", &["secret"]),
     ("envy", &["config"]),
     ("indicatif", &["progress"]),

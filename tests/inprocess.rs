@@ -18,6 +18,8 @@ mod connections;
 mod destination;
 #[path = "inprocess/login.rs"]
 mod login;
+#[path = "inprocess/outside.rs"]
+mod outside;
 #[path = "inprocess/protocol.rs"]
 mod protocol;
 #[path = "inprocess/raw_zip.rs"]

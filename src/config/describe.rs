@@ -57,8 +57,21 @@ impl Config {
             ("MEMORY_LIMIT", Some(self.memory_limit.to_string())),
             ("MAX_ATTEMPTS", Some(self.max_attempts.to_string())),
             ("STOP_GRACE", Some(format_duration(self.stop_grace))),
+            ("REPORT_URI", Some(self.notify.report.as_ref().map_or("none".to_owned(), ToString::to_string))),
+            ("EVENT_BUS", self.notify.event_bus.as_ref().map(|bus| bus.as_str().to_owned())),
+            ("TASK_TOKEN", self.notify.task_token.is_some().then(|| "(set)".to_owned())),
+            ("METRICS", Some(String::from(if self.notify.metrics { "emf" } else { "none" }))),
         ];
         settings.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+
+    /// The same without what resembles a secret, as one in the wrong variable may well be a valid glob.
+    pub fn shown(&self) -> Vec<(&'static str, String)> {
+        let shown = |(name, value): (&'static str, String)| match show(name, &value) {
+            Some(_) => (name, value),
+            None => (name, "(withheld)".to_owned()),
+        };
+        self.describe().into_iter().map(shown).collect()
     }
 
     /// The same on one line, for the log: what resembles a secret is withheld, as a secret in the wrong variable may well

@@ -1,8 +1,9 @@
 //! What is wrong with the environment: every fault at once, in words, without a secret value.
 
 use std::fmt;
+use std::num::NonZeroU32;
 
-use super::Operation;
+use super::{NotifySettings, Operation, UploadSettings};
 
 /// One variable that is missing or wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,12 +64,22 @@ pub(super) fn show(variable: &str, value: &str) -> Option<String> {
 
 /// All that is wrong with the environment; at least one fault. Whose run it would have been is told as far as it could be
 /// read, so that the run's record can say it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Faults {
     pub(super) faults: Vec<Fault>,
     pub(super) warnings: Vec<String>,
     pub(super) operation: Operation,
     pub(super) job_name: Option<String>,
+    pub(super) told_with: Box<ToldWith>,
+}
+
+/// What it takes to tell the outside that a run's configuration is wrong, as far as that could be read.
+#[derive(Debug, Clone)]
+pub struct ToldWith {
+    pub region: Option<String>,
+    pub upload: UploadSettings,
+    pub max_attempts: NonZeroU32,
+    pub notify: NotifySettings,
 }
 
 impl Faults {
@@ -80,6 +91,11 @@ impl Faults {
     /// What `JOB_NAME` says, if anything, and rightly.
     pub fn job_name(&self) -> Option<&str> {
         self.job_name.as_deref()
+    }
+
+    /// To tell the outside with.
+    pub fn told_with(&self) -> &ToldWith {
+        &self.told_with
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Fault> {

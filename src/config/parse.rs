@@ -8,12 +8,12 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::environment::Environment;
-use super::fault::{Fault, Faults};
+use super::fault::{Fault, Faults, ToldWith};
 use super::table::{Setting, Settings, WhenUnset};
 use super::values::{self, boolean, duration, host, job_name, list, number, one_of, size, username, word};
 use super::{
-    Config, EngineKind, HostKeyCheck, LogSettings, ObjectAttributes, Operation, SecretSource, SftpSettings,
-    UnpackSettings, UploadSettings,
+    Config, EngineKind, HostKeyCheck, LogSettings, NotifySettings, ObjectAttributes, Operation, SecretSource,
+    SftpSettings, UnpackSettings, UploadSettings,
 };
 use crate::remote::{RemotePath, TrustedHostKey};
 use crate::select::Rules;
@@ -83,7 +83,7 @@ impl Reading {
 
 /// `container` is the memory that the container allows, if it sets a limit.
 pub fn config(environment: Environment, container: Option<ByteSize>) -> Result<Config, Faults> {
-    let Environment { settings, faults, warnings } = environment;
+    let Environment { settings, faults, warnings, ecs_metadata } = environment;
     let mut reading = Reading { faults, warnings };
     let read = &mut reading;
 
@@ -107,9 +107,10 @@ pub fn config(environment: Environment, container: Option<ByteSize>) -> Result<C
         read.or_default(&settings.dry_run, boolean),
         read.optional(&settings.job_name, job_name),
         read.or_default(&settings.stop_grace, duration(Duration::from_secs(1)..=Duration::from_secs(3600))),
+        NotifySettings::read(read, &settings, bucket.as_deref(), ecs_metadata),
         LogSettings::read(read, &settings),
     );
-    let (operation, region, sftp, rules, keys, unpack, max_attempts, dry_run, job_name, stop_grace, log) = rest;
+    let (operation, region, sftp, rules, keys, unpack, max_attempts, dry_run, job_name, stop_grace, notify, log) = rest;
 
     let Reading { faults, warnings } = reading;
     match (bucket, directory, secret) {
@@ -129,10 +130,17 @@ pub fn config(environment: Environment, container: Option<ByteSize>) -> Result<C
             dry_run,
             job_name,
             stop_grace,
+            notify,
             log,
             warnings,
         }),
-        _ => Err(Faults { faults, warnings, operation, job_name }),
+        _ => Err(Faults {
+            faults,
+            warnings,
+            operation,
+            job_name,
+            told_with: Box::new(ToldWith { region, upload, max_attempts, notify }),
+        }),
     }
 }
 
@@ -149,7 +157,6 @@ fn remote_path(text: &str) -> Result<RemotePath, &'static str> {
 }
 
 fn secret_source(read: &mut Reading, settings: &Settings) -> Option<SecretSource> {
-    const ONE: &str = "give exactly one of SECRET_NAME, SECRET_FILE and SECRET_JSON";
     let stages = read.or_default(&settings.secret_version_stages, stages);
     let given: Vec<_> = [&settings.secret_name, &settings.secret_file, &settings.secret_json]
         .into_iter()
@@ -160,7 +167,10 @@ fn secret_source(read: &mut Reading, settings: &Settings) -> Option<SecretSource
     }
     match given[..] {
         [] => {
-            read.faults.push(Fault::missing("SECRET_NAME", ONE));
+            read.faults.push(Fault::missing(
+                "SECRET_NAME",
+                "nor is SECRET_FILE or SECRET_JSON: give exactly one of the three",
+            ));
             None
         }
         [one] if one.variable.name == "SECRET_NAME" => {
@@ -170,7 +180,7 @@ fn secret_source(read: &mut Reading, settings: &Settings) -> Option<SecretSource
         [one] => one.given.clone().map(|json| SecretSource::Json(SecretString::from(json))),
         [first, ref others @ ..] => {
             let others: Vec<_> = others.iter().map(|setting| setting.variable.name).collect();
-            read.wrong(first, format!("{} is set too; {ONE}", others.join(" and ")));
+            read.wrong(first, format!("so is {}; keep exactly one of the three", others.join(", and so is ")));
             None
         }
     }

@@ -148,6 +148,15 @@ variables! {
         MAX_ATTEMPTS => max_attempts, Value("5"), "tries of one step before its file fails, 1 to 1000";
         STOP_GRACE => stop_grace, Value("25s"), "from SIGTERM to exit, at most";
     }
+    "What it tells the outside" {
+        REPORT_URI => report_uri, Words("s3://BUCKET/.sftp-s3-connector/runs/"),
+            "where the run's report goes: s3://BUCKET/PREFIX/, or one object where it ends in .json; none for none";
+        EVENT_BUS => event_bus, Words("none"), "EventBridge bus, by name or ARN: an event for each file and each run";
+        TASK_TOKEN => task_token, Words("none"),
+            "Step Functions' task token: heartbeats while bytes move, and the answer at the end";
+        METRICS => metrics, Words("emf on ECS, else none"),
+            "emf writes one line in CloudWatch's embedded metric format to the log; none does not";
+    }
     "Logs (on stderr; records go to stdout)" {
         LOG_FORMAT => log_format, Words("text on a terminal, else json"), "json or text";
         LOG_LEVEL => log_level, Words("RUST_LOG, else info"), "off, error, warn, info, debug or trace";
@@ -179,10 +188,6 @@ pub const LATER: &[&str] = &[
     "SHARD_COUNT",
     "BANDWIDTH_LIMIT",
     "SFTP_PROXY",
-    "REPORT_URI",
-    "EVENT_BUS",
-    "TASK_TOKEN",
-    "METRICS",
 ];
 
 /// Every row of the table, in the order of `--help`.

@@ -23,6 +23,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::host_key::{KnownType, Order};
 use super::{Attributes, Chunk, DirEntry, Endpoint, Engine, Error, Kind, Remote, RemotePath, ServerInfo, private_key};
+use crate::pulse::Pulse;
 use session::Session;
 
 /// Between two keepalive messages while nothing is asked for: less than the five minutes after which firewalls forget.
@@ -36,6 +37,7 @@ pub struct Libssh2Engine {
     endpoint: Arc<Endpoint>,
     host_key: Arc<KnownType>,
     key: Option<Arc<SecretString>>,
+    moves: Pulse,
 }
 
 impl Libssh2Engine {
@@ -45,7 +47,17 @@ impl Libssh2Engine {
             let text = private_key::load(key).and_then(|key| private_key::to_openssh(&key));
             text.map(Arc::new).map_err(|error| Error::new(Kind::Auth, error))
         });
-        Ok(Self { key: key.transpose()?, host_key: Arc::default(), endpoint: Arc::new(endpoint) })
+        Ok(Self {
+            key: key.transpose()?,
+            host_key: Arc::default(),
+            endpoint: Arc::new(endpoint),
+            moves: Pulse::default(),
+        })
+    }
+
+    /// Counts what the SFTP servers send.
+    pub fn counted_by(self, moves: Pulse) -> Self {
+        Self { moves, ..self }
     }
 
     async fn try_once(&self, host_keys: Order, deadline: Instant) -> Result<Libssh2Remote, login::Failed> {
@@ -60,11 +72,11 @@ impl Libssh2Engine {
         std::thread::Builder::new()
             .name("libssh2".into())
             .spawn(move || {
-                let (Self { endpoint, key, .. }, state) = for_thread;
+                let (Self { endpoint, key, moves, .. }, state) = for_thread;
                 match login::open(&endpoint, key.as_deref(), &host_keys, socket, deadline.into_std()) {
                     Ok((session, server)) => {
                         if opened.send(Ok(server)).is_ok() {
-                            work(session, queue, &state);
+                            work(session.counted_by(moves), queue, &state);
                         }
                     }
                     // Nobody listens any more where connecting was given up.

@@ -18,6 +18,7 @@ use super::host_key::KnownType;
 use super::path::bytes_to_text;
 use super::protocol::{Reply, Request};
 use super::{Attributes, Chunk, DirEntry, Endpoint, Engine, Error, Kind, Remote, RemotePath, ServerInfo, private_key};
+use crate::pulse::Pulse;
 use connect::{Handle, Socket, Watcher};
 use files::Files;
 use session::{Inbound, Outbound, Session};
@@ -48,6 +49,7 @@ pub struct RusshEngine {
     host_key: KnownType,
     rekey_after: usize,
     key: Option<Arc<PrivateKey>>,
+    moves: Pulse,
 }
 
 impl RusshEngine {
@@ -55,13 +57,18 @@ impl RusshEngine {
     pub fn new(endpoint: Endpoint) -> Result<Self, Error> {
         let key = endpoint.credentials.private_key.as_ref().map(private_key::load).transpose();
         let key = key.map_err(|error| Error::new(Kind::Auth, error))?.map(Arc::new);
-        Ok(Self { endpoint, host_key: KnownType::default(), rekey_after: REKEY_AFTER, key })
+        Ok(Self { endpoint, host_key: KnownType::default(), rekey_after: REKEY_AFTER, key, moves: Pulse::default() })
     }
 
     /// Asks for new keys after this many bytes, at most 1 GiB.
     pub fn rekey_after(mut self, bytes: usize) -> Self {
         self.rekey_after = bytes.min(REKEY_AFTER);
         self
+    }
+
+    /// Counts what the SFTP servers send.
+    pub fn counted_by(self, moves: Pulse) -> Self {
+        Self { moves, ..self }
     }
 
     /// As many tries as it takes to be shown the host key that is trusted.
@@ -121,7 +128,8 @@ impl RusshEngine {
                 Some(_) => {}
             }
         }
-        let inbound = Receiving { channel: receiving, watcher: watcher.clone(), exit_status: None };
+        let inbound =
+            Receiving { channel: receiving, watcher: watcher.clone(), exit_status: None, moves: self.moves.clone() };
         let is_openssh = watcher.told().server.identification.starts_with(OPENSSH);
         Session::start(inbound, Sending(sending), peer, is_openssh, *idle_timeout).await
     }
@@ -248,13 +256,17 @@ struct Receiving {
     channel: ChannelReadHalf,
     watcher: Watcher,
     exit_status: Option<u32>,
+    moves: Pulse,
 }
 
 impl Inbound for Receiving {
     async fn receive(&mut self) -> Result<Bytes, String> {
         loop {
             match self.channel.wait().await {
-                Some(ChannelMsg::Data { data }) => return Ok(data),
+                Some(ChannelMsg::Data { data }) => {
+                    self.moves.beat();
+                    return Ok(data);
+                }
                 Some(ChannelMsg::ExtendedData { data, .. }) => {
                     tracing::debug!(text = ?bytes_to_text(&data), "the SFTP server wrote to its standard error");
                 }

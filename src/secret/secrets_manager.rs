@@ -13,6 +13,7 @@ use aws_sdk_secretsmanager::operation::get_secret_value::{GetSecretValueError, G
 use secrecy::{SecretString, zeroize::Zeroizing};
 
 use super::SecretError;
+use crate::causes::causes;
 
 /// One try of the call. An answer is a few kilobytes; what takes longer hangs, and without this would hang for ever.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -56,7 +57,7 @@ impl SecretsManager {
     }
 
     /// Why there was no answer.
-    async fn silence<R: std::fmt::Debug>(&self, error: &SdkError<GetSecretValueError, R>) -> String
+    async fn silence<R: std::fmt::Debug + 'static>(&self, error: &SdkError<GetSecretValueError, R>) -> String
     where
         SdkError<GetSecretValueError, R>: Error,
     {
@@ -124,20 +125,6 @@ fn region_of_arn(id: &str) -> Option<String> {
     let mut parts = id.strip_prefix("arn:")?.split(':').skip(1);
     let (service, region) = (parts.next()?, parts.next()?);
     (service == "secretsmanager" && !region.is_empty()).then(|| region.to_owned())
-}
-
-/// The error and what it came from, without what says the same twice.
-fn causes(error: &dyn Error) -> String {
-    let mut told: Vec<String> = Vec::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let text = error.to_string();
-        if !told.iter().any(|before| before.contains(&text)) {
-            told.push(text);
-        }
-        next = error.source();
-    }
-    told.join(": ")
 }
 
 #[cfg(test)]

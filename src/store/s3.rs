@@ -17,8 +17,10 @@ use aws_smithy_runtime_api::client::http::{HttpConnectorSettings, SharedHttpConn
 use aws_types::service_config::ServiceConfigKey;
 
 use super::{Body, Error, Kind, NewObject, Part, SourceBroke, Store, Upload, UploadId};
+use crate::causes::causes;
 use crate::checksum::Crc64Nvme;
 use crate::config::{ObjectAttributes, UploadSettings};
+use crate::pulse::Pulse;
 
 mod body;
 mod direct;
@@ -29,7 +31,7 @@ mod trailed;
 
 use body::Wire;
 use direct::{Direct, NotStored};
-use fault::{advice, causes, classify, shown};
+use fault::{advice, classify, shown};
 use limit::{BRIEF, COMPLETION, CONNECT_TIMEOUT, Limit, STALLED_FOR, timeouts, within};
 
 /// At most so long a pause follows a first attempt that found the store busy, as the SDK has it.
@@ -53,6 +55,7 @@ pub struct S3Store {
     /// The shorter way, where there is one.
     direct: Option<Direct>,
     max_attempts: u32,
+    moves: Pulse,
     bucket: String,
     /// The one that was set, if one was, as it may be shown.
     endpoint: Option<String>,
@@ -77,6 +80,22 @@ fn custom_endpoint(sdk: &SdkConfig) -> Option<String> {
     of_service().or_else(|| sdk.endpoint_url().map(str::to_owned))
 }
 
+/// What keeps every request to S3 from being sent, so that nothing else need be tried.
+pub fn unusable(sdk: &SdkConfig) -> Option<String> {
+    if sdk.region().is_none() {
+        let why = "REGION is not set: give the bucket's region, or any for a store that is not AWS (nor is there an AWS_REGION, a region in a profile, or that of an instance)";
+        return Some(why.to_owned());
+    }
+    let endpoint = custom_endpoint(sdk)?;
+    let is_url = endpoint.parse::<http::Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
+    });
+    (!is_url).then(|| {
+        "AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL) is no address: give it as https://HOST or http://HOST:PORT"
+            .to_owned()
+    })
+}
+
 /// One pool of connections for all requests: as the SDK's own client has it, but for the time to connect.
 fn connector() -> SharedHttpConnector {
     let connector = Connector::builder()
@@ -90,6 +109,11 @@ impl S3Store {
     /// `sdk` brings region, credentials and endpoint; `max_attempts` counts the first try.
     pub fn new(sdk: &SdkConfig, bucket: String, settings: &UploadSettings, max_attempts: u32) -> Self {
         Self::over(connector(), sdk, bucket, settings, max_attempts)
+    }
+
+    /// Counts what is sent to the store.
+    pub fn counted_by(self, moves: Pulse) -> Self {
+        Self { direct: self.direct.map(|direct| direct.counted_by(moves.clone())), moves, ..self }
     }
 
     fn over(
@@ -130,6 +154,7 @@ impl S3Store {
             client: Client::from_conf(config),
             direct,
             max_attempts,
+            moves: Pulse::default(),
             bucket,
             endpoint: endpoint_shown,
             attributes,
@@ -235,7 +260,7 @@ impl Store for S3Store {
             .set_metadata(Some(
                 object.metadata.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
             ));
-        let wire = Wire::from(body);
+        let wire = Wire::of(body, &self.moves);
         let request = request
             .set_content_length(wire.content_length)
             .set_checksum_crc64_nvme(wire.checksum)
@@ -293,7 +318,7 @@ impl Store for S3Store {
         let request =
             self.client.upload_part().bucket(&self.bucket).key(key).upload_id(&upload.id.0).part_number(number as i32);
         let (limit, checksum) = (Limit::of(&body), body.checksum());
-        let wire = Wire::from(body);
+        let wire = Wire::of(body, &self.moves);
         let request = request
             .set_content_length(wire.content_length)
             .set_checksum_crc64_nvme(wire.checksum)

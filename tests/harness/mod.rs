@@ -6,9 +6,11 @@
 
 #![allow(dead_code, reason = "each test target uses a part of it")]
 
+pub mod aws;
 pub mod moto;
 pub mod process;
 pub mod proxy;
+pub mod recorder;
 pub mod seaweed;
 pub mod sshd;
 

@@ -1,4 +1,4 @@
-//! moto as the Secrets Manager of the tests: one process for a test binary, names chosen by each test.
+//! moto as the AWS of the tests, but for S3: one process for a test binary, names chosen by each test.
 
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::config::{BehaviorVersion, Credentials, Region};
@@ -26,11 +26,22 @@ impl Moto {
 
     /// One of the caller's own. Returns when it answers.
     pub async fn start() -> Moto {
+        Self::start_program("moto_server", None).await
+    }
+
+    /// One of the caller's own that can run state machines which call other services (`tests/stacks/moto_server.py`).
+    pub async fn start_with_workflows() -> Moto {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stacks/moto_server.py");
+        Self::start_program("python", Some(script.to_owned())).await
+    }
+
+    async fn start_program(program: &str, script: Option<String>) -> Moto {
         let folder = server_folder("moto");
         let [port] = free_ports();
-        let arguments = ["-H", "127.0.0.1", "-p", &port.to_string()].map(str::to_owned);
+        let address = ["-H", "127.0.0.1", "-p", &port.to_string()].map(str::to_owned);
         let log = folder.path().join("log");
-        let mut server = Server::spawn("moto", &installed("moto_server"), arguments, folder.path(), log);
+        let arguments = script.into_iter().chain(address);
+        let mut server = Server::spawn("moto", &installed(program), arguments, folder.path(), log);
 
         let client = client(port);
         until("moto answers", START_DEADLINE, async || {

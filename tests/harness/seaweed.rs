@@ -150,8 +150,14 @@ impl Bucket {
         Bucket { name, endpoint, client }
     }
 
-    /// All keys, in the store's order (by bytes).
+    /// All keys, in the store's order (by bytes), but for what the program keeps there for itself.
     pub async fn keys(&self) -> Vec<String> {
+        let is_delivered = |key: &String| !key.starts_with(".sftp-s3-connector/");
+        self.all_keys().await.into_iter().filter(is_delivered).collect()
+    }
+
+    /// All keys, in the store's order.
+    pub async fn all_keys(&self) -> Vec<String> {
         let mut pages = self.client.list_objects_v2().bucket(&self.name).into_paginator().send();
         let mut keys = Vec::new();
         while let Some(page) = pages.next().await {

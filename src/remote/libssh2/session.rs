@@ -10,6 +10,7 @@ use bytes::Bytes;
 use ssh2::{File, FileStat, FileType};
 
 use super::failure;
+use crate::pulse::Pulse;
 use crate::remote::listing::Listing;
 use crate::remote::{Attributes, Chunk, DirEntry, Error, FileKind, Kind, RemotePath};
 
@@ -26,6 +27,7 @@ pub struct Session {
     sftp: ssh2::Sftp,
     ssh: ssh2::Session,
     socket: TcpStream,
+    moves: Pulse,
 }
 
 /// The file that was read last, kept open for the part that follows.
@@ -40,7 +42,12 @@ struct OpenFile {
 impl Session {
     /// `socket` is the one that `ssh` has.
     pub fn new(ssh: ssh2::Session, sftp: ssh2::Sftp, socket: TcpStream) -> Self {
-        Self { file: None, sftp, ssh, socket }
+        Self { file: None, sftp, ssh, socket, moves: Pulse::default() }
+    }
+
+    /// Counts what the server sends.
+    pub fn counted_by(self, moves: Pulse) -> Self {
+        Self { moves, ..self }
     }
 
     /// One message that asks for no answer. Not libssh2's own keepalive, which suspends the timeout of calls.
@@ -88,6 +95,7 @@ impl Session {
         let mut batch = Vec::new();
         let mut listing = Listing::new(dir);
         loop {
+            self.moves.beat();
             match open.readdir() {
                 Ok((name, stat)) => {
                     let name = bytes(name);
@@ -141,6 +149,7 @@ impl Session {
                 let step = usize_of(left.div_ceil(4).min(STEP));
                 let until = piece.len().min(filled + step);
                 let count = self.read_error(open.file.read(&mut piece[filled..until]))?;
+                self.moves.beat();
                 end_of_file = count == 0;
                 filled += count;
                 left -= count as u64;

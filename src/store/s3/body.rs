@@ -11,6 +11,7 @@ use http_body::{Frame, SizeHint};
 use tokio::sync::mpsc;
 
 use super::progress::Progress;
+use crate::pulse::Pulse;
 use crate::store::{Body, SourceBroke, Streamed};
 
 /// What a request that carries a body is given: a checksum ahead of bytes that are at hand, a trailer after those that are
@@ -22,18 +23,19 @@ pub struct Wire {
     pub algorithm: Option<ChecksumAlgorithm>,
 }
 
-impl From<Body> for Wire {
-    fn from(body: Body) -> Self {
+impl Wire {
+    /// `moves` counts the pieces that are sent.
+    pub fn of(body: Body, moves: &Pulse) -> Self {
         match body {
             Body::Buffered { pieces, checksum } => Self {
-                body: buffered(pieces),
+                body: buffered(pieces, moves.clone()),
                 content_length: Some(checksum.len() as i64),
                 checksum: Some(checksum.to_base64()),
                 algorithm: None,
             },
             // The SDK computes the trailer's checksum by itself.
             Body::Streamed(Streamed { len, pieces, .. }) => Self {
-                body: ByteStream::new(SdkBody::from_body_1_x(StreamedBody::new(len, pieces))),
+                body: ByteStream::new(sdk_body(StreamedBody::new(len, pieces), moves)),
                 content_length: None,
                 checksum: None,
                 algorithm: Some(ChecksumAlgorithm::Crc64Nvme),
@@ -43,9 +45,41 @@ impl From<Body> for Wire {
 }
 
 /// A body that the SDK can send again: pieces are shared, not copied.
-fn buffered(pieces: Vec<Bytes>) -> ByteStream {
-    let body = SdkBody::retryable(move || SdkBody::from_body_1_x(PiecesBody::new(pieces.clone())));
+fn buffered(pieces: Vec<Bytes>, moves: Pulse) -> ByteStream {
+    let body = SdkBody::retryable(move || sdk_body(PiecesBody::new(pieces.clone()), &moves));
     ByteStream::new(body)
+}
+
+/// A body for the SDK's connections; `moves` counts the pieces that they take.
+pub fn sdk_body<B>(body: B, moves: &Pulse) -> SdkBody
+where
+    B: http_body::Body<Data = Bytes, Error = SourceBroke> + Unpin + Send + Sync + 'static,
+{
+    SdkBody::from_body_1_x(Counted { body, moves: moves.clone() })
+}
+
+struct Counted<B> {
+    body: B,
+    moves: Pulse,
+}
+
+impl<B: http_body::Body + Unpin> http_body::Body for Counted<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        self.moves.beat();
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// Pieces in memory as an HTTP body, handed to the socket as they are.

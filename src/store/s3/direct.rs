@@ -26,11 +26,12 @@ use futures::FutureExt as _;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::Mutex;
 
-use super::body::PiecesBody;
+use super::body::{PiecesBody, sdk_body};
 use super::fault::source_broke;
 use super::progress::Progress;
 use super::trailed::{CHECKSUM_HEADER, TrailedBody};
 use crate::checksum::Crc64Nvme;
+use crate::pulse::Pulse;
 use crate::store::{NewObject, Streamed};
 
 /// To fetch credentials. The SDK, which has its own way to them, waits longer.
@@ -52,7 +53,10 @@ pub enum NotStored {
 
 /// Puts objects into one bucket.
 #[derive(Debug, Clone)]
-pub struct Direct(Arc<Inner>);
+pub struct Direct {
+    inner: Arc<Inner>,
+    moves: Pulse,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -107,7 +111,7 @@ impl Direct {
         // Resolved from a table: there is nothing to wait for.
         let endpoint = DefaultResolver::new().resolve_endpoint(&params).now_or_never()?.ok()?;
         let (signing_region, signing_name) = plain_signature(&endpoint)?;
-        Some(Self(Arc::new(Inner {
+        let inner = Inner {
             connector,
             login: Login { provider: sdk.credentials_provider()?, held: Mutex::default() },
             bucket_url: endpoint.url().trim_end_matches('/').to_owned(),
@@ -117,12 +121,18 @@ impl Direct {
             is_closed: Closed::default(),
             is_closed_to_streams: Closed::default(),
             is_proven: AtomicBool::new(false),
-        })))
+        };
+        Some(Self { inner: Arc::new(inner), moves: Pulse::default() })
+    }
+
+    /// Counts what is sent to the store.
+    pub fn counted_by(self, moves: Pulse) -> Self {
+        Self { moves, ..self }
     }
 
     /// Whom requests are signed for; `None` where this way is closed, as it is from then on where there are no credentials.
     pub async fn identity(&self) -> Option<Identity> {
-        let Inner { login, is_closed, .. } = &*self.0;
+        let Inner { login, is_closed, .. } = &*self.inner;
         let mut held = login.held.lock().await;
         if is_closed.is_so() {
             return None;
@@ -136,7 +146,7 @@ impl Direct {
 
     /// An object was stored.
     pub fn prove(&self) {
-        self.0.is_proven.store(true, Ordering::Relaxed);
+        self.inner.is_proven.store(true, Ordering::Relaxed);
     }
 
     /// Puts bytes that are at hand, once, and within `limit`; gives up where the store takes none of them for as long as
@@ -149,10 +159,10 @@ impl Direct {
         checksum: Crc64Nvme,
         (limit, stalled_for): (Duration, Duration),
     ) -> Result<(), NotStored> {
-        let inner = &self.0;
+        let inner = &self.inner;
         let progress = Progress::new();
         let payload = Payload {
-            body: SdkBody::from_body_1_x(PiecesBody::watched(pieces.to_vec(), progress.clone())),
+            body: sdk_body(PiecesBody::watched(pieces.to_vec(), progress.clone()), &self.moves),
             headers: vec![("content-length", checksum.len().to_string()), (CHECKSUM_HEADER, checksum.to_base64())],
             signable: SignableBody::UnsignedPayload,
         };
@@ -171,7 +181,7 @@ impl Direct {
     /// Whether streamed objects may go this way. Not before the store has taken an object: what is refused until then is
     /// refused for a reason that the SDK knows, and tells.
     pub fn takes_streams(&self) -> bool {
-        self.0.is_proven.load(Ordering::Relaxed) && !self.0.is_closed_to_streams.is_so()
+        self.inner.is_proven.load(Ordering::Relaxed) && !self.inner.is_closed_to_streams.is_so()
     }
 
     /// Puts bytes as they come, once; gives up where the store takes none of them for as long as `stalled_for`. Given up
@@ -183,7 +193,7 @@ impl Direct {
         streamed: Streamed,
         stalled_for: Duration,
     ) -> Result<(), NotStored> {
-        let inner = &self.0;
+        let inner = &self.inner;
         let progress = Progress::new();
         let len = streamed.len;
         let body = TrailedBody::new(streamed, progress.clone());
@@ -195,7 +205,7 @@ impl Direct {
                 ("x-amz-sdk-checksum-algorithm", "CRC64NVME".to_owned()),
                 ("x-amz-trailer", CHECKSUM_HEADER.to_owned()),
             ],
-            body: SdkBody::from_body_1_x(body),
+            body: sdk_body(body, &self.moves),
             signable: SignableBody::StreamingUnsignedPayloadTrailer,
         };
         let mut trial = Trial { closed: &inner.is_closed_to_streams, ended: Err(NotStored::Busy) };

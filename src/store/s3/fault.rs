@@ -86,19 +86,11 @@ pub fn advice(kind: Kind, code: Option<&str>, bucket: &str, endpoint: Option<&st
         (Kind::Denied, Some(code)) if code.starts_with("KMS.") => {
             "; check KMS_KEY_ID, or the bucket's default key, and that the task role may use it".to_owned()
         }
-        (Kind::Denied, Some(_)) => "; the task role needs s3:PutObject and s3:AbortMultipartUpload on the bucket's objects, \
+        (Kind::Denied, Some(_)) => "; is BUCKET spelt right, and whose is it? The task role needs s3:PutObject and s3:AbortMultipartUpload on the bucket's objects, \
              s3:PutObjectTagging with OBJECT_TAGS, and kms:GenerateDataKey and kms:Decrypt where a KMS key encrypts them"
             .to_owned(),
         _ => String::new(),
     }
-}
-
-/// An error and what led to it, in words, outermost first. The SDK's own rendering adds the whole structure.
-pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut causes: Vec<_> =
-        std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();
-    causes.dedup();
-    causes.join(": ")
 }
 
 /// Whether the request could not be signed for want of credentials.

@@ -163,7 +163,10 @@ fn invalid(error: &ZipError) -> Failure {
     {
         return failure;
     }
-    Failure::new(FailureCode::ArchiveInvalid, format!("damaged, cut short, or no zip archive after all: {error}"))
+    Failure::new(
+        FailureCode::ArchiveInvalid,
+        format!("damaged, cut short, or no zip archive after all ({error}); UNPACK=none delivers it as it is"),
+    )
 }
 
 /// A failure in one entry, which fails the archive.

@@ -5,6 +5,7 @@
 
 #![allow(dead_code, unused_imports, reason = "each test target, and the demo, uses its own part of the harness")]
 
+pub mod json_service;
 pub mod run;
 pub mod s3;
 pub mod secrets;

@@ -120,8 +120,14 @@ impl S3Server {
         self.gate.count(operation)
     }
 
-    /// Every object of the bucket, in the order of keys.
+    /// Every object of the bucket, in the order of keys, but for what the program keeps there for itself.
     pub async fn list(&self, bucket: &str) -> Vec<Listed> {
+        let is_delivered = |object: &Listed| !object.key.starts_with(".sftp-s3-connector/");
+        self.list_all(bucket).await.into_iter().filter(is_delivered).collect()
+    }
+
+    /// Every object of the bucket, in the order of keys.
+    pub async fn list_all(&self, bucket: &str) -> Vec<Listed> {
         let mut pages =
             self.client.list_objects_v2().bucket(bucket).encoding_type(EncodingType::Url).into_paginator().send();
         let mut listed = Vec::new();

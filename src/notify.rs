@@ -1,0 +1,125 @@
+//! What a run tells the outside: events of each file, heartbeats while bytes move, and at its end the report, the event of the
+//! run, Step Functions' answer and the metrics.
+//!
+//! None of it can fail a run: what could not be told is a warning, in the log and in the last record.
+
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::config::{NotifySettings, UploadSettings};
+use crate::ecs::{self, Task};
+use crate::metrics;
+use crate::pulse::Pulse;
+use crate::report::{Document, FileEvent, Kept, RunEnd, Told};
+use crate::retry::Retry;
+use events::Events;
+use report_object::ReportObject;
+use task_token::TaskToken;
+
+mod events;
+mod report_object;
+mod task_token;
+
+/// The events that are still under way are waited for so long.
+const EVENTS_WITHIN: Duration = Duration::from_secs(60);
+
+/// Everyone who is told of the run.
+pub struct Notify {
+    report: Option<ReportObject>,
+    events: Option<Events>,
+    token: Option<TaskToken>,
+    metrics: bool,
+    task: Option<JoinHandle<Option<Task>>>,
+}
+
+impl Notify {
+    /// Sends the first heartbeat. `moves` are the bytes that the further ones speak of.
+    pub fn start(
+        settings: &NotifySettings,
+        upload: &UploadSettings,
+        sdk: &SdkConfig,
+        retry: &Retry,
+        moves: Pulse,
+    ) -> Self {
+        let token = settings.task_token.clone().map(|token| TaskToken::start(sdk, token, moves));
+        Self {
+            report: settings.report.clone().map(|uri| ReportObject::new(sdk, uri, upload)),
+            events: settings.event_bus.as_ref().map(|bus| Events::start(sdk, bus, retry.clone())),
+            token,
+            metrics: settings.metrics,
+            task: settings.ecs_metadata.clone().map(|endpoint| tokio::spawn(find_task(endpoint))),
+        }
+    }
+
+    /// Takes what there is to tell of each file, where somebody wants to hear it.
+    pub fn file_events(&self) -> Option<mpsc::Sender<FileEvent>> {
+        self.events.as_ref().map(Events::queue)
+    }
+
+    /// Tells how the run ended. The report is written once every file has been told of, and before anybody learns that the
+    /// run is over. What became of it is in `told`, also where this is given up midway.
+    pub async fn tell(self, run: &RunEnd<'_>, files: Kept, settings: Vec<(&'static str, String)>, told: &mut Told) {
+        let task = match self.task {
+            Some(task) => task.await.ok().flatten(),
+            None => None,
+        };
+        let events = match self.events {
+            Some(events) => {
+                let closed = events.close(EVENTS_WITHIN).await;
+                closed.lost.into_iter().for_each(|lost| warn(told, lost));
+                Some(closed.sender)
+            }
+            None => None,
+        };
+        if let Some(report) = self.report {
+            let identity = run.identity;
+            let place = report.place(&identity.connector_id, &identity.transfer_id);
+            // It names itself: whoever reads a copy knows where it came from.
+            let record = run.record(&Told { report: Some(place.to_string()), warnings: told.warnings.clone() });
+            match report.write(&place, &Document::new(&record, settings, task.as_ref(), files)).await {
+                Ok(()) => told.report = Some(place.to_string()),
+                Err(why) => warn(told, format!("the run's report was not written: {why}")),
+            }
+        }
+        if let Some(events) = events
+            && let Some(lost) = events.run_ended(run, told).await
+        {
+            warn(told, lost);
+        }
+        if let Some(token) = self.token
+            && let Err(why) = token.answer(run, told).await
+        {
+            warn(told, format!("TASK_TOKEN: Step Functions was not told how the run ended: {why}"));
+        }
+        if self.metrics {
+            crate::logging::write_line(&metrics::line(run));
+        }
+    }
+}
+
+fn warn(told: &mut Told, warning: String) {
+    tracing::warn!("{warning}");
+    told.warnings.push(warning);
+}
+
+async fn find_task(endpoint: String) -> Option<Task> {
+    match ecs::task(&endpoint).await {
+        Ok(task) => {
+            tracing::info!(
+                task = task.task_arn,
+                cluster = task.cluster,
+                family = task.family,
+                revision = task.revision,
+                "running as an ECS task"
+            );
+            Some(task)
+        }
+        Err(why) => {
+            tracing::warn!(error = why, "the ECS task that this runs in is not known");
+            None
+        }
+    }
+}
