@@ -73,3 +73,11 @@ image: ## the container image: IMAGE, BUILD_IMAGE and RUNTIME_IMAGE may be given
 	    --build-arg BUILD_IMAGE="$(BUILD_IMAGE)" --build-arg RUNTIME_IMAGE="$(RUNTIME_IMAGE)" \
 	    --build-arg VERSION="$(VERSION)" --build-arg REVISION="$(REVISION)" --build-arg CREATED="$(CREATED)" \
 	    $(DOCKER_BUILD_FLAGS) .
+
+# To a repository in ECR, by its name, or elsewhere, by its address (`make push REPOSITORY=registry.example/team/connector TAG=1`).
+REPOSITORY ?= sftp-s3-connector
+TAG ?= latest
+
+.PHONY: push
+push: ## build the image and push it to ECR: REPOSITORY, TAG and PLATFORM (linux/arm64) may be given
+	@BUILD_IMAGE="$(BUILD_IMAGE)" RUNTIME_IMAGE="$(RUNTIME_IMAGE)" DOCKER_BUILD_FLAGS="$(DOCKER_BUILD_FLAGS)" scripts/push "$(REPOSITORY)" "$(TAG)"

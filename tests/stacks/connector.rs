@@ -1,0 +1,148 @@
+//! `connector.yaml`, created in moto with each of its choices, and the program run as its task definition has it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::harness::aws::template;
+use crate::harness::moto::Moto;
+use crate::harness::seaweed::{ADMIN, client};
+use crate::harness::sshd::{Sshd, SshdOptions};
+use crate::run::Run;
+use crate::stack::{MOTO_LACKS, Stack};
+
+pub const TEMPLATE: &str = "cloudformation/connector.yaml";
+pub const DIRECTORY: &str = "outgoing";
+
+/// A partner's server, and its login as a secret in moto, in the sample's shape.
+pub struct Partner {
+    pub sshd: Sshd,
+    pub secret_arn: String,
+}
+
+impl Partner {
+    pub async fn new(moto: &Moto) -> Self {
+        let sshd = Sshd::start(SshdOptions::default());
+        fs::create_dir(sshd.root().join(DIRECTORY)).expect("the partner's directory");
+        let secret = json!({
+            "SFTP_TEST_SERVER_HOST": "127.0.0.1",
+            "SFTP_TEST_SERVER_USERNAME": sshd.username(),
+            "SFTP_TEST_SERVER_PASSWORD": sshd.password(),
+        });
+        let name = format!("partner-{}", uuid::Uuid::now_v7());
+        let secret_arn = moto.create_secret(&name, &secret.to_string()).await;
+        Self { sshd, secret_arn }
+    }
+
+    pub fn put(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.sshd.root().join(DIRECTORY).join(name);
+        fs::write(&path, content).expect("a file");
+        path
+    }
+
+    /// Parameters that join the stack to this partner.
+    pub fn parameters(&self) -> BTreeMap<String, String> {
+        let parameters = [
+            ("SecretArn", self.secret_arn.clone()),
+            ("SftpDirectoryPath", DIRECTORY.to_owned()),
+            ("Port", self.sshd.port().to_string()),
+            ("TrustedHostKeys", self.sshd.host_key_lines().join(",")),
+        ];
+        parameters.map(|(name, value)| (name.to_owned(), value)).into()
+    }
+}
+
+pub fn create(moto: &Moto, parameters: &BTreeMap<String, String>) -> Stack {
+    let parameters: Vec<_> = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    Stack::create(&moto.endpoint(), TEMPLATE, &parameters)
+}
+
+/// The program with a task's environment, all of AWS at `endpoint`.
+pub fn task(environment: &BTreeMap<String, String>, endpoint: &str, partner: &Partner) -> Run {
+    let mut run = Run::new(env!("CARGO_BIN_EXE_sftp-s3-connector"));
+    for (name, value) in environment {
+        run = run.env(name, value);
+    }
+    run.env("AWS_ENDPOINT_URL", endpoint)
+        .env("AWS_ACCESS_KEY_ID", ADMIN.access_key)
+        .env("AWS_SECRET_ACCESS_KEY", ADMIN.secret_key)
+        .secret(partner.sshd.password())
+        .secret(ADMIN.secret_key)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stacks_task_delivers_to_the_stacks_bucket() {
+    let moto = Moto::shared().await;
+    let partner = Partner::new(moto).await;
+    partner.put("orders.csv", "a;b\n1;2\n");
+    let stack = create(moto, &partner.parameters());
+
+    let finished = task(&stack.environment(), &moto.endpoint(), &partner).finish().await;
+
+    finished.assert_exit(0, "OK");
+    assert_eq!(finished.run()["connector-id"], stack.name, "the job has the stack's name");
+    let store = client(&moto.endpoint(), ADMIN);
+    let object =
+        store.get_object().bucket(stack.output("BucketName")).key("orders.csv").send().await.expect("the file");
+    assert_eq!(object.body.collect().await.expect("its bytes").into_bytes(), "a;b\n1;2\n");
+    assert!(finished.run()["report"].as_str().is_some_and(|place| place.contains(stack.output("BucketName"))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_choice_makes_a_stack() {
+    let moto = Moto::shared().await;
+    let partner = Partner::new(moto).await;
+    let made = create(moto, &partner.parameters());
+    let choices: [&[(&str, &str)]; 5] = [
+        &[("FixedAddress", "true")],
+        &[
+            ("VpcId", "vpc-12345678"),
+            ("SubnetIds", "subnet-1,subnet-2"),
+            ("SecurityGroupIds", "sg-1"),
+            ("AssignPublicIp", "ENABLED"),
+        ],
+        &[("ExistingBucket", made.output("BucketName")), ("EventBus", "default"), ("ObjectTags", "a=b")],
+        &[
+            ("ScheduleExpression", "rate(1 hour)"),
+            ("UseSpot", "true"),
+            ("NoSuccessHours", "3"),
+            ("AlarmEmail", "a@b.example"),
+        ],
+        &[
+            ("CpuArchitecture", "ARM64"),
+            ("Cpu", "1024"),
+            ("Memory", "2048"),
+            ("JobName", "nightly"),
+            ("InjectSecret", "true"),
+        ],
+    ];
+    let mut types: BTreeSet<String> = made.types().into_iter().map(str::to_owned).collect();
+    for choice in choices {
+        let mut parameters = partner.parameters();
+        parameters.extend(choice.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let stack = create(moto, &parameters);
+        types.extend(stack.types().into_iter().map(str::to_owned));
+        let definition = stack.task_definition();
+        let container = &definition["containerDefinitions"][0];
+        assert_eq!(container["readonlyRootFilesystem"], true);
+        assert_eq!((&container["user"], &container["stopTimeout"]), (&"65532:65532".into(), &30.into()), "{container}");
+        let command = stack.output("RunTaskCommand");
+        assert!(
+            command.starts_with("aws ecs run-task ") && command.contains(stack.output("TaskDefinitionArn")),
+            "{command}"
+        );
+        let has = |text: &str| choice.iter().any(|(name, _)| *name == text);
+        assert_eq!(has("FixedAddress"), stack.types().contains(&"AWS::EC2::NatGateway"));
+        assert_eq!(has("VpcId"), !stack.types().contains(&"AWS::EC2::VPC"));
+        assert_eq!(command.contains("assignPublicIp=ENABLED"), !has("FixedAddress"), "{command}");
+        assert_eq!(has("UseSpot"), command.contains("FARGATE_SPOT"), "{command}");
+        assert_eq!(has("InjectSecret"), stack.environment()["SECRET_NAME"].is_empty());
+    }
+    let template = template(TEMPLATE);
+    let all = template["Resources"].as_object().expect("resources").values();
+    let lacking: BTreeSet<_> =
+        all.filter_map(|resource| resource["Type"].as_str()).filter(|kind| !types.contains(*kind)).collect();
+    assert_eq!(lacking, MOTO_LACKS.into(), "what moto did not make");
+}
