@@ -23,7 +23,7 @@ use crate::pulse::Pulse;
 use crate::report::{FileEvent, Kept, Outcome, Records, Reporter, RunEnd, RunIdentity, Step, Told};
 use crate::retry::Retry;
 use crate::shutdown::{Phases, Shutdown};
-use crate::store::s3::S3Store;
+use crate::store::s3::{Connections, S3Store};
 
 mod causes;
 pub mod checksum;
@@ -71,8 +71,10 @@ pub async fn run(config: Config, records: Records, terminal: Terminal, shutdown:
     let retry = Retry { max_attempts: config.max_attempts, stop: shutdown.token().clone() };
     let moves = Pulse::default();
     let sdk = store::s3::load_sdk(config.region.clone()).await;
-    let notify = Notify::start(&told_of(&config), &config.upload, &sdk, &retry, moves.clone());
-    let job = Job { config: &config, sdk: &sdk, retry, records: &records, events: notify.file_events(), moves };
+    let connections = Connections::default();
+    let notify = Notify::start(&told_of(&config), &config.upload, (&sdk, &connections), &retry, moves.clone());
+    let job =
+        Job { config: &config, sdk: &sdk, connections, retry, records: &records, events: notify.file_events(), moves };
     let operation = AssertUnwindSafe(job.operate(&mut identity, &terminal, &shutdown)).catch_unwind();
     let (outcome, steps) = tokio::select! {
         biased;
@@ -129,7 +131,7 @@ pub async fn refuse(faults: &config::Faults, records: Records) -> Exit {
     if notify.report.is_some() || notify.event_bus.is_some() || notify.task_token.is_some() || notify.metrics {
         let retry = Retry { max_attempts: *max_attempts, stop: CancellationToken::new() };
         let sdk = store::s3::load_sdk(region.clone()).await;
-        let notify = Notify::start(&notify, upload, &sdk, &retry, Pulse::default());
+        let notify = Notify::start(&notify, upload, (&sdk, &Connections::default()), &retry, Pulse::default());
         notify.tell(&end, Kept::default(), Vec::new(), &mut told).await;
     }
     records.finish(end.record(&told)).await;
@@ -140,6 +142,7 @@ pub async fn refuse(faults: &config::Faults, records: Records) -> Exit {
 struct Job<'a> {
     config: &'a Config,
     sdk: &'a SdkConfig,
+    connections: Connections,
     retry: Retry,
     records: &'a Records,
     events: Option<mpsc::Sender<FileEvent>>,
@@ -153,11 +156,11 @@ impl Job<'_> {
         terminal: &Terminal,
         shutdown: &Shutdown,
     ) -> (Outcome, Vec<Step>) {
-        let Self { config, sdk, retry, records, events, moves } = self;
+        let Self { config, sdk, connections, retry, records, events, moves } = self;
         if let Some(why) = store::s3::unusable(sdk) {
             return (Outcome::early(Exit::Config, why), Vec::new());
         }
-        let store = S3Store::new(sdk, config.bucket.clone(), &config.upload, config.max_attempts.get());
+        let store = S3Store::over(connections, sdk, config.bucket.clone(), &config.upload, config.max_attempts.get());
         let store = Arc::new(store.counted_by(moves.clone()));
         let connected = tokio::select! {
             biased;

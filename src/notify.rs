@@ -15,6 +15,7 @@ use crate::metrics;
 use crate::pulse::Pulse;
 use crate::report::{Document, FileEvent, Kept, RunEnd, Told};
 use crate::retry::Retry;
+use crate::store::s3::Connections;
 use events::Events;
 use report_object::ReportObject;
 use task_token::TaskToken;
@@ -40,13 +41,13 @@ impl Notify {
     pub fn start(
         settings: &NotifySettings,
         upload: &UploadSettings,
-        sdk: &SdkConfig,
+        (sdk, connections): (&SdkConfig, &Connections),
         retry: &Retry,
         moves: Pulse,
     ) -> Self {
         let token = settings.task_token.clone().map(|token| TaskToken::start(sdk, token, moves));
         Self {
-            report: settings.report.clone().map(|uri| ReportObject::new(sdk, uri, upload)),
+            report: settings.report.clone().map(|uri| ReportObject::new(connections.clone(), sdk, uri, upload)),
             events: settings.event_bus.as_ref().map(|bus| Events::start(sdk, bus, retry.clone())),
             token,
             metrics: settings.metrics,

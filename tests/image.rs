@@ -11,6 +11,7 @@ mod run;
 #[path = "real/site.rs"]
 mod site;
 
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use harness::noise;
+use harness::process::{START_DEADLINE, Server, free_ports, server_folder};
 use harness::proxy::{Proxy, Toward};
 use harness::until;
 use run::Run;
@@ -114,6 +116,50 @@ fn nothing_in_it_can_be_run_but_the_program() {
     assert!(listing.contains("etc/ssl/certs/ca-certificates.crt"), "no CA certificates in\n{listing}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn make_push_puts_it_into_a_registry() {
+    let folder = server_folder("registry");
+    let [port] = free_ports();
+    let config = json!({
+        "version": "0.1",
+        "storage": {"filesystem": {"rootdirectory": folder.path().join("data")}},
+        "http": {"addr": format!("127.0.0.1:{port}")},
+    });
+    let file = folder.path().join("config.yml");
+    // JSON is YAML.
+    std::fs::write(&file, config.to_string()).expect("the registry's configuration");
+    let arguments = ["serve".to_owned(), file.display().to_string()];
+    let log = folder.path().join("log");
+    let registry = Path::new("/usr/bin/docker-registry");
+    let mut server = Server::spawn("docker-registry", registry, arguments, folder.path(), log);
+    until("the registry listens", START_DEADLINE, async || {
+        server.check_alive();
+        std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+    })
+    .await;
+
+    image();
+    let repository = format!("127.0.0.1:{port}/team/connector");
+    let base = format!("BUILD_IMAGE={}", stdout(&mut Command::new("scripts/test-build-image")).trim());
+    let push = [
+        "--no-print-directory",
+        "push",
+        &format!("REPOSITORY={repository}"),
+        "TAG=1.2",
+        &base,
+        "RUNTIME_IMAGE=scratch",
+    ];
+    let platform = docker(["version", "--format", "{{.Server.Os}}/{{.Server.Arch}}"]);
+    let platform = platform.trim();
+    let told = stdout(Command::new("make").args(push).env("PLATFORM", platform));
+    let pulled = format!("{repository}:1.2");
+    assert!(told.contains(&format!("pushed {pulled} ({platform})")), "{told}");
+    docker(["image", "rm", &pulled]);
+    docker(["pull", "--quiet", &pulled]);
+    assert!(docker(["run", "--rm", &pulled, "--version"]).contains(env!("CARGO_PKG_VERSION")));
+    docker(["image", "rm", &pulled]);
+}
+
 #[test]
 fn it_says_what_it_is_and_is_nobody() {
     let inspected: Value = serde_json::from_str(&docker(["image", "inspect", image()])).unwrap();
@@ -130,12 +176,36 @@ fn it_says_what_it_is_and_is_nobody() {
     assert!(version.contains(env!("CARGO_PKG_VERSION")), "{version}");
 }
 
-/// `run`, in a container that is held as tightly as a cluster would hold it.
+/// What holds the container of the stack's task definition, as Docker's flags.
+fn task_settings() -> Vec<String> {
+    let template = harness::aws::template("cloudformation/connector.yaml");
+    let number = |parameter: &str| -> f64 {
+        let default = template["Parameters"][parameter]["Default"].to_string();
+        default.trim_matches('"').parse().expect("a number")
+    };
+    let task = &template["Resources"]["TaskDefinition"]["Properties"];
+    let container = &task["ContainerDefinitions"][0];
+    assert_eq!((&task["Cpu"], &task["Memory"]), (&json!({"Ref": "Cpu"}), &json!({"Ref": "Memory"})));
+    assert_eq!(container["ReadonlyRootFilesystem"], true);
+    let dropped = container["LinuxParameters"]["Capabilities"]["Drop"].as_array().expect("capabilities");
+    let mut settings = vec![
+        "--read-only".to_owned(),
+        format!("--user={}", container["User"].as_str().expect("a user")),
+        // 1,024 units are one vCPU.
+        format!("--cpus={}", number("Cpu") / 1024.0),
+        format!("--memory={}m", number("Memory")),
+        format!("--stop-timeout={}", container["StopTimeout"]),
+    ];
+    settings.extend(dropped.iter().map(|capability| format!("--cap-drop={}", capability.as_str().expect("text"))));
+    settings
+}
+
+/// `run`, in a container that is held as the task definition has it.
 fn contained(run: Run, container: &Container) -> Run {
-    let tight = "run --rm --read-only --user 65532:65532 --cap-drop ALL --security-opt no-new-privileges \
-                 --cpus 0.25 --memory 512m --network host --name";
-    let mut arguments: Vec<String> = tight.split_whitespace().map(str::to_owned).collect();
+    let more = "run --rm --security-opt no-new-privileges --network host --name";
+    let mut arguments: Vec<String> = more.split_whitespace().map(str::to_owned).collect();
     arguments.push(container.0.clone());
+    arguments.extend(task_settings());
     // Named only: the values come from the environment of `docker`, and stand on no command line.
     for name in run.environment().keys() {
         arguments.extend(["--env".to_owned(), name.clone()]);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::checksum::Crc64Nvme;
 use crate::config::{ObjectAttributes, ReportUri, UploadSettings};
 use crate::report::Document;
-use crate::store::s3::S3Store;
+use crate::store::s3::{Connections, S3Store};
 use crate::store::{Body, NewObject, Store as _, Upload};
 use crate::template::ObjectKey;
 
@@ -42,11 +42,12 @@ impl fmt::Display for Place {
 
 impl ReportObject {
     /// Encrypted as `upload` has it for objects; their storage class and tags are not the report's.
-    pub fn new(sdk: &SdkConfig, uri: ReportUri, upload: &UploadSettings) -> Self {
+    pub fn new(connections: Connections, sdk: &SdkConfig, uri: ReportUri, upload: &UploadSettings) -> Self {
         let ObjectAttributes { sse, kms_key_id, .. } = upload.attributes.clone();
         let attributes = ObjectAttributes { sse, kms_key_id, ..ObjectAttributes::default() };
         let settings = UploadSettings { attributes, ..upload.clone() };
-        Self { store: S3Store::new(sdk, uri.bucket().to_owned(), &settings, ATTEMPTS), uri }
+        let store = S3Store::over(connections, sdk, uri.bucket().to_owned(), &settings, ATTEMPTS);
+        Self { store, uri }
     }
 
     pub fn place(&self, job: &str, run: &str) -> Place {

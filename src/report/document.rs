@@ -56,9 +56,12 @@ impl Document {
     /// The document in pieces of `len` bytes, the last one shorter.
     pub fn pieces(&self, len: usize) -> impl Iterator<Item = Bytes> {
         let mut text = self.head.as_bytes().chain(self.files.read()).chain(END.as_bytes());
+        let mut left = self.size();
         std::iter::from_fn(move || {
-            let mut piece = Vec::new();
-            (&mut text).take(len as u64).read_to_end(&mut piece).expect("what was packed here is unpacked");
+            let next = left.min(len as u64);
+            left -= next;
+            let mut piece = Vec::with_capacity(next as usize);
+            (&mut text).take(next).read_to_end(&mut piece).expect("what was packed here is unpacked");
             (!piece.is_empty()).then(|| Bytes::from(piece))
         })
     }

@@ -9,34 +9,44 @@ use flate2::write::DeflateEncoder;
 /// Between two records of the list.
 const SEPARATOR: &[u8] = b",\n";
 
+/// So much is packed at a time: the packer takes its time over each call, whatever is in it.
+const BATCH: usize = 64 * 1024;
+
 /// Takes records. A hundred thousand of them take about 4 MB.
 #[derive(Debug)]
 pub struct Spool {
+    batch: Vec<u8>,
     packed: DeflateEncoder<Vec<u8>>,
-    len: u64,
+    size: u64,
 }
 
 impl Default for Spool {
     fn default() -> Self {
-        Self { packed: DeflateEncoder::new(Vec::new(), Compression::fast()), len: 0 }
+        let packed = DeflateEncoder::new(Vec::new(), Compression::fast());
+        Self { batch: Vec::new(), packed, size: 0 }
     }
 }
 
 impl Spool {
     pub fn add(&mut self, record: &str) {
-        if self.len > 0 {
-            self.write(SEPARATOR);
+        if self.size > 0 || !self.batch.is_empty() {
+            self.batch.extend_from_slice(SEPARATOR);
         }
-        self.write(record.as_bytes());
+        self.batch.extend_from_slice(record.as_bytes());
+        if self.batch.len() >= BATCH {
+            self.pack();
+        }
     }
 
-    fn write(&mut self, text: &[u8]) {
-        self.packed.write_all(text).expect("a vector takes what is written");
-        self.len += text.len() as u64;
+    fn pack(&mut self) {
+        self.packed.write_all(&self.batch).expect("a vector takes what is written");
+        self.size += self.batch.len() as u64;
+        self.batch.clear();
     }
 
-    pub fn finish(self) -> Kept {
-        Kept { packed: self.packed.finish().expect("a vector takes what is written"), len: self.len }
+    pub fn finish(mut self) -> Kept {
+        self.pack();
+        Kept { packed: self.packed.finish().expect("a vector takes what is written"), size: self.size }
     }
 }
 
@@ -44,19 +54,19 @@ impl Spool {
 #[derive(Debug, Default)]
 pub struct Kept {
     packed: Vec<u8>,
-    len: u64,
+    size: u64,
 }
 
 impl Kept {
     /// Bytes of text.
     pub fn size(&self) -> u64 {
-        self.len
+        self.size
     }
 
     /// The text.
     pub fn read(&self) -> impl Read {
         // Nothing at all is no stream that a decoder knows.
-        DeflateDecoder::new(&*self.packed).take(self.len)
+        DeflateDecoder::new(&*self.packed).take(self.size)
     }
 }
 
@@ -73,10 +83,14 @@ mod tests {
 
     #[test]
     fn records_come_back_in_order_as_the_items_of_an_array() {
-        let mut spool = Spool::default();
-        (0..3).for_each(|n| spool.add(&format!("{{\"n\":{n}}}")));
-        let items: serde_json::Value = serde_json::from_str(&format!("[{}]", text_of(&spool.finish()))).expect("JSON");
-        assert_eq!(items, serde_json::json!([{"n": 0}, {"n": 1}, {"n": 2}]));
+        // Of one batch, and of several.
+        for count in [1, 3, 50_000] {
+            let mut spool = Spool::default();
+            (0..count).for_each(|n| spool.add(&format!("{{\"n\":{n}}}")));
+            let text = format!("[{}]", text_of(&spool.finish()));
+            let items: Vec<serde_json::Value> = serde_json::from_str(&text).expect("JSON");
+            assert!(items.iter().map(|item| item["n"].as_u64()).eq((0..count).map(Some)));
+        }
     }
 
     #[test]

@@ -96,19 +96,25 @@ pub fn unusable(sdk: &SdkConfig) -> Option<String> {
     })
 }
 
-/// One pool of connections for all requests: as the SDK's own client has it, but for the time to connect.
-fn connector() -> SharedHttpConnector {
-    let connector = Connector::builder()
-        .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
-        .connector_settings(HttpConnectorSettings::builder().connect_timeout(CONNECT_TIMEOUT).build())
-        .proxy_config(ProxyConfig::from_env());
-    SharedHttpConnector::new(connector.build())
+/// One pool of connections for all requests, to one bucket or several. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Connections(SharedHttpConnector);
+
+impl Default for Connections {
+    /// As the SDK's own client has it, but for the time to connect.
+    fn default() -> Self {
+        let connector = Connector::builder()
+            .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
+            .connector_settings(HttpConnectorSettings::builder().connect_timeout(CONNECT_TIMEOUT).build())
+            .proxy_config(ProxyConfig::from_env());
+        Self(SharedHttpConnector::new(connector.build()))
+    }
 }
 
 impl S3Store {
     /// `sdk` brings region, credentials and endpoint; `max_attempts` counts the first try.
     pub fn new(sdk: &SdkConfig, bucket: String, settings: &UploadSettings, max_attempts: u32) -> Self {
-        Self::over(connector(), sdk, bucket, settings, max_attempts)
+        Self::over(Connections::default(), sdk, bucket, settings, max_attempts)
     }
 
     /// Counts what is sent to the store.
@@ -116,8 +122,9 @@ impl S3Store {
         Self { direct: self.direct.map(|direct| direct.counted_by(moves.clone())), moves, ..self }
     }
 
-    fn over(
-        connector: SharedHttpConnector,
+    /// The same, over connections that others use too.
+    pub fn over(
+        Connections(connector): Connections,
         sdk: &SdkConfig,
         bucket: String,
         settings: &UploadSettings,

@@ -11,7 +11,7 @@ use crate::inprocess::json_service::{Answer, JsonService, refusal};
 use crate::inprocess::run::{Finished, Run};
 use crate::inprocess::s3::Operation;
 use crate::inprocess::sftp::{Content, Tree};
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, Toward};
 use crate::world::{BUCKET, World};
 
 const BUS: &str = "partner-files";
@@ -280,6 +280,29 @@ async fn step_functions_gets_the_last_record_or_the_exits_name() {
             assert_eq!(cause["exit-name"], exit);
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heartbeats_come_while_bytes_move_and_stop_when_they_do_not() {
+    // A look every 15 s: the one run moves all the time, the other not after its beginning.
+    let beats = async |stalls: bool| {
+        let mut tree = Tree::new();
+        tree.file("/out/large.bin", Content::synthetic(1, 60_000_000));
+        let world = World::new(tree).await;
+        let plan = Proxy::to_port(world.sftp.port()).rate(1_000_000);
+        let plan = if stalls { plan.stall_after(Toward::Client, 2_000_000) } else { plan };
+        let proxy = plan.start().await;
+        let steps = Kept::start(|_, _| (StatusCode::OK, json!({}))).await;
+        let run = run_with_token(&world, &steps).env("PORT", proxy.port()).env("SFTP_CONNECTIONS", 1);
+        // Killed when it is dropped.
+        let _running = run.env("IDLE_TIMEOUT", "90s").start();
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        steps.operations().iter().filter(|call| call.ends_with("Heartbeat")).count()
+    };
+    let (moving, stuck) = tokio::join!(beats(false), beats(true));
+    // At once, and at 15, 30 and 45 seconds; the stuck one at once, and for the bytes of its beginning.
+    assert!(moving >= 3, "{moving} heartbeats of a run that moves");
+    assert!((1..=2).contains(&stuck), "{stuck} heartbeats of a run that is stuck");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -110,7 +110,7 @@ impl Case {
             path_style: None,
             attributes: self.attributes.clone(),
         };
-        S3Store::over(connector, &sdk.build(), self.bucket.to_owned(), &settings, max_attempts)
+        S3Store::over(super::Connections(connector), &sdk.build(), self.bucket.to_owned(), &settings, max_attempts)
     }
 }
 
