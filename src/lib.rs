@@ -11,16 +11,14 @@ use aws_config::SdkConfig;
 use chrono::Utc;
 use futures::FutureExt as _;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::config::{Config, NotifySettings, Operation, ToldWith};
+use crate::config::{Config, Operation, ToldWith};
 use crate::exit::Exit;
 use crate::notify::Notify;
 use crate::progress::Terminal;
 use crate::pulse::Pulse;
-use crate::report::{FileEvent, Kept, Outcome, Records, Reporter, RunEnd, RunIdentity, Step, Told};
+use crate::report::{EventQueue, Outcome, Records, Reporter, RunEnd, RunIdentity, Step, Told};
 use crate::retry::Retry;
 use crate::shutdown::{Phases, Shutdown};
 use crate::store::s3::{Connections, S3Store};
@@ -72,7 +70,13 @@ pub async fn run(config: Config, records: Records, terminal: Terminal, shutdown:
     let moves = Pulse::default();
     let sdk = store::s3::load_sdk(config.region.clone()).await;
     let connections = Connections::default();
-    let notify = Notify::start(&told_of(&config), &config.upload, (&sdk, &connections), &retry, moves.clone());
+    let notify = Notify::start(
+        &config.notify.of_a_run(config.delivers()),
+        &config.upload,
+        (&sdk, &connections),
+        shutdown.token(),
+        &moves,
+    );
     let job =
         Job { config: &config, sdk: &sdk, connections, retry, records: &records, events: notify.file_events(), moves };
     let operation = AssertUnwindSafe(job.operate(&mut identity, &terminal, &shutdown)).catch_unwind();
@@ -87,29 +91,12 @@ pub async fn run(config: Config, records: Records, terminal: Terminal, shutdown:
     };
     log_end(&outcome);
     let end = RunEnd { identity: &identity, outcome: &outcome, steps: &steps, end: Utc::now() };
-    let mut told = Told::default();
-    let mut is_cut = false;
-    tokio::select! {
-        biased;
-        () = shutdown.grace_is_over(phases.telling) => is_cut = true,
-        () = async { notify.tell(&end, records.kept().await, config.shown(), &mut told).await } => {}
-    }
-    if is_cut {
-        let warning = "the time to stop in was over before all was told of the run's end: see STOP_GRACE";
-        tracing::warn!("{warning}");
-        told.warnings.push(warning.to_owned());
-    }
-    tokio::select! {
-        () = records.finish(end.record(&told)) => {}
-        () = shutdown.grace_is_over(phases.last_words) => {
-            tracing::error!("nobody reads stdout; the last records are missing from it");
-        }
-    }
+    finish(Some(notify), records, &end, config.shown(), (&shutdown, phases)).await;
     outcome.exit
 }
 
-/// Ends a run whose configuration is wrong. Nothing is contacted for it but who waits to be told.
-pub async fn refuse(faults: &config::Faults, records: Records) -> Exit {
+/// Ends a run whose configuration is wrong. Nobody is contacted for it but who waits to be told.
+pub async fn refuse(faults: &config::Faults, records: Records, shutdown: Shutdown) -> Exit {
     let outcome = Outcome::early(Exit::Config, faults.to_string());
     log_end(&outcome);
     let identity = RunIdentity {
@@ -121,21 +108,53 @@ pub async fn refuse(faults: &config::Faults, records: Records) -> Exit {
         start: Utc::now(),
     };
     let end = RunEnd { identity: &identity, outcome: &outcome, steps: &[], end: Utc::now() };
-    let mut told = Told::default();
-    let ToldWith { region, upload, max_attempts, notify } = faults.told_with();
-    let mut notify = notify.clone();
+    let ToldWith { region, upload, stop_grace, delivers, notify } = faults.told_with();
+    let mut notify = notify.of_a_run(*delivers);
     if notify.ecs_metadata.is_none() && !notify.report_is_asked_for {
         // On a laptop, a misspelt variable is answered at once.
         notify.report = None;
     }
-    if notify.report.is_some() || notify.event_bus.is_some() || notify.task_token.is_some() || notify.metrics {
-        let retry = Retry { max_attempts: *max_attempts, stop: CancellationToken::new() };
+    let notify = if notify.speaks_to_anybody() {
         let sdk = store::s3::load_sdk(region.clone()).await;
-        let notify = Notify::start(&notify, upload, (&sdk, &Connections::default()), &retry, Pulse::default());
-        notify.tell(&end, Kept::default(), Vec::new(), &mut told).await;
-    }
-    records.finish(end.record(&told)).await;
+        let at_once = &Connections::default();
+        Some(Notify::start(&notify, upload, (&sdk, at_once), shutdown.token(), &Pulse::default()))
+    } else {
+        None
+    };
+    finish(notify, records, &end, Vec::new(), (&shutdown, Phases::of(*stop_grace))).await;
     outcome.exit
+}
+
+/// Tells the outside how the run ended, and writes the last record. Whatever happens on the way, the run has ended as it has.
+async fn finish(
+    notify: Option<Notify>,
+    records: Records,
+    end: &RunEnd<'_>,
+    settings: Vec<(&'static str, String)>,
+    (shutdown, phases): (&Shutdown, Phases),
+) {
+    let mut told = Told::default();
+    let files = records.kept();
+    if let Some(notify) = notify {
+        let telling = AssertUnwindSafe(notify.tell(end, files, settings, (shutdown, phases), &mut told)).catch_unwind();
+        let trouble = tokio::select! {
+            biased;
+            () = shutdown.grace_is_over(phases.telling) => {
+                Some("the time to stop in was over before all was told of the run's end: see STOP_GRACE")
+            }
+            ended = telling => ended.err().map(|_| "a fault of the program, in telling the outside: please report it with the log"),
+        };
+        if let Some(trouble) = trouble {
+            tracing::warn!("{trouble}");
+            told.warnings.push(trouble.to_owned());
+        }
+    }
+    tokio::select! {
+        () = records.finish(end.record(&told)) => {}
+        () = shutdown.grace_is_over(phases.last_words) => {
+            tracing::error!("nobody reads stdout; the last records are missing from it");
+        }
+    }
 }
 
 /// What an operation works with.
@@ -145,7 +164,7 @@ struct Job<'a> {
     connections: Connections,
     retry: Retry,
     records: &'a Records,
-    events: Option<mpsc::Sender<FileEvent>>,
+    events: Option<EventQueue>,
     moves: Pulse,
 }
 
@@ -193,15 +212,6 @@ impl Job<'_> {
                 }
             },
         }
-    }
-}
-
-/// Who is told of this run. A test and a dry run deliver nothing: only who waits for an answer gets one.
-fn told_of(config: &Config) -> NotifySettings {
-    let NotifySettings { task_token, ecs_metadata, .. } = config.notify.clone();
-    match config.delivers() {
-        true => config.notify.clone(),
-        false => NotifySettings { task_token, ecs_metadata, ..NotifySettings::default() },
     }
 }
 

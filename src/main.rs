@@ -65,14 +65,12 @@ async fn run() -> anyhow::Result<Exit> {
         let terminal = terminal.clone();
         move |write| terminal.around(write)
     });
-    let keeps_records = config.as_ref().is_ok_and(|config| config.delivers() && config.notify.report.is_some());
+    let keeps_records = config.as_ref().is_ok_and(|config| config.notify.of_a_run(config.delivers()).report.is_some());
     let records = Records::start(std::io::stdout(), keeps_records);
     let records = records.context("cannot start the thread that writes records")?;
-    match config {
-        Ok(config) => {
-            let shutdown = shutdown::on_signals().context("cannot handle SIGTERM and SIGINT")?;
-            Ok(connector::run(config, records, terminal, shutdown).await)
-        }
-        Err(faults) => Ok(connector::refuse(&faults, records).await),
-    }
+    let shutdown = shutdown::on_signals().context("cannot handle SIGTERM and SIGINT")?;
+    Ok(match config {
+        Ok(config) => connector::run(config, records, terminal, shutdown).await,
+        Err(faults) => connector::refuse(&faults, records, shutdown).await,
+    })
 }

@@ -1,20 +1,20 @@
-//! What a run tells the outside: events of each file, heartbeats while bytes move, and at its end the report, the event of the
-//! run, Step Functions' answer and the metrics.
+//! What a run tells the outside: events of each file, heartbeats while bytes move, and at its end the metrics, the report, the
+//! event of the run and Step Functions' answer.
 //!
 //! None of it can fail a run: what could not be told is a warning, in the log and in the last record.
 
 use std::time::Duration;
 
 use aws_config::SdkConfig;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{NotifySettings, UploadSettings};
 use crate::ecs::{self, Task};
 use crate::metrics;
 use crate::pulse::Pulse;
-use crate::report::{Document, FileEvent, Kept, RunEnd, Told};
-use crate::retry::Retry;
+use crate::report::{Document, EventQueue, Kept, RunEnd, Told};
+use crate::shutdown::{Phases, Shutdown};
 use crate::store::s3::Connections;
 use events::Events;
 use report_object::ReportObject;
@@ -37,39 +37,56 @@ pub struct Notify {
 }
 
 impl Notify {
-    /// Sends the first heartbeat. `moves` are the bytes that the further ones speak of.
+    /// Sends the first heartbeat. `moves` counts what the further ones speak of. Once `stop` is cancelled, nothing is tried
+    /// again.
     pub fn start(
         settings: &NotifySettings,
         upload: &UploadSettings,
         (sdk, connections): (&SdkConfig, &Connections),
-        retry: &Retry,
-        moves: Pulse,
+        stop: &CancellationToken,
+        moves: &Pulse,
     ) -> Self {
-        let token = settings.task_token.clone().map(|token| TaskToken::start(sdk, token, moves));
+        let report = |uri| ReportObject::new((sdk, connections.clone()), uri, upload, moves.clone());
+        let events = |bus| Events::start(sdk, bus, stop.clone(), moves.clone());
         Self {
-            report: settings.report.clone().map(|uri| ReportObject::new(connections.clone(), sdk, uri, upload)),
-            events: settings.event_bus.as_ref().map(|bus| Events::start(sdk, bus, retry.clone())),
-            token,
+            report: settings.report.clone().map(report),
+            events: settings.event_bus.as_ref().map(events),
+            token: settings.task_token.clone().map(|token| TaskToken::start(sdk, token, moves.clone())),
             metrics: settings.metrics,
             task: settings.ecs_metadata.clone().map(|endpoint| tokio::spawn(find_task(endpoint))),
         }
     }
 
     /// Takes what there is to tell of each file, where somebody wants to hear it.
-    pub fn file_events(&self) -> Option<mpsc::Sender<FileEvent>> {
+    pub fn file_events(&self) -> Option<EventQueue> {
         self.events.as_ref().map(Events::queue)
     }
 
     /// Tells how the run ended. The report is written once every file has been told of, and before anybody learns that the
     /// run is over. What became of it is in `told`, also where this is given up midway.
-    pub async fn tell(self, run: &RunEnd<'_>, files: Kept, settings: Vec<(&'static str, String)>, told: &mut Told) {
+    ///
+    /// A run that was stopped has little time: each part of this gets its share, so that one who is silent keeps nobody else
+    /// from being told.
+    pub async fn tell(
+        self,
+        run: &RunEnd<'_>,
+        files: Kept,
+        settings: Vec<(&'static str, String)>,
+        (shutdown, phases): (&Shutdown, Phases),
+        told: &mut Told,
+    ) {
+        if self.metrics {
+            crate::logging::write_line(&metrics::line(run));
+        }
+        let share = (phases.telling - phases.aborting) / 3;
         let task = match self.task {
             Some(task) => task.await.ok().flatten(),
             None => None,
         };
         let events = match self.events {
             Some(events) => {
-                let closed = events.close(EVENTS_WITHIN).await;
+                let within = if shutdown.cause().is_some() { share } else { EVENTS_WITHIN };
+                let closed = events.close(within).await;
                 closed.lost.into_iter().for_each(|lost| warn(told, lost));
                 Some(closed.sender)
             }
@@ -80,24 +97,20 @@ impl Notify {
             let place = report.place(&identity.connector_id, &identity.transfer_id);
             // It names itself: whoever reads a copy knows where it came from.
             let record = run.record(&Told { report: Some(place.to_string()), warnings: told.warnings.clone() });
-            match report.write(&place, &Document::new(&record, settings, task.as_ref(), files)).await {
+            let document = Document::new(&record, settings, task.as_ref(), files);
+            match report.write(&place, &document, shutdown.grace_is_over(phases.telling - share)).await {
                 Ok(()) => told.report = Some(place.to_string()),
                 Err(why) => warn(told, format!("the run's report was not written: {why}")),
             }
         }
-        if let Some(events) = events
-            && let Some(lost) = events.run_ended(run, told).await
-        {
-            warn(told, lost);
-        }
-        if let Some(token) = self.token
-            && let Err(why) = token.answer(run, told).await
-        {
-            warn(told, format!("TASK_TOKEN: Step Functions was not told how the run ended: {why}"));
-        }
-        if self.metrics {
-            crate::logging::write_line(&metrics::line(run));
-        }
+        let known = told.clone();
+        let event = async { events?.run_ended(run, &known).await };
+        let answer = async {
+            let why = self.token?.answer(run, &known).await.err()?;
+            Some(format!("TASK_TOKEN: Step Functions was not told how the run ended: {why}"))
+        };
+        let (event, answer) = tokio::join!(event, answer);
+        event.into_iter().chain(answer).for_each(|warning| warn(told, warning));
     }
 }
 

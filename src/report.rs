@@ -22,7 +22,7 @@ mod spool;
 
 pub use document::Document;
 pub use lines::{RunEnd, Told};
-pub use records::{FileEvent, Records, Reporter};
+pub use records::{EventQueue, FileEvent, Records, Reporter};
 pub use spool::Kept;
 
 /// What every record of a run has in common.

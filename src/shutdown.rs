@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::Exit;
@@ -12,7 +13,8 @@ use crate::exit::Exit;
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     token: CancellationToken,
-    cause: Arc<OnceLock<Exit>>,
+    /// Why, and since when.
+    cause: Arc<OnceLock<(Exit, Instant)>>,
 }
 
 impl Shutdown {
@@ -23,20 +25,21 @@ impl Shutdown {
 
     /// How the run ends if it stops for this; `None` while nothing asked it to.
     pub fn cause(&self) -> Option<Exit> {
-        self.cause.get().copied()
+        self.cause.get().map(|(cause, _)| *cause)
     }
 
     /// Asks the run to stop. The first cause stands.
     pub fn stop(&self, cause: Exit) {
-        if self.cause.set(cause).is_ok() {
+        if self.cause.set((cause, Instant::now())).is_ok() {
             self.token.cancel();
         }
     }
 
-    /// Ends `grace` after the run was asked to stop; never while it was not.
+    /// Ends `grace` after the run was asked to stop, at once where that is past; never while it was not asked.
     pub async fn grace_is_over(&self, grace: Duration) {
         self.token.cancelled().await;
-        tokio::time::sleep(grace).await;
+        let since = self.cause.get().map_or_else(Instant::now, |(_, since)| *since);
+        tokio::time::sleep_until(since + grace).await;
     }
 }
 
@@ -85,4 +88,34 @@ pub fn on_signals() -> std::io::Result<Shutdown> {
         });
     }
     Ok(shutdown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_phases_are_counted_from_the_signal_whenever_they_are_waited_for() {
+        let phases = Phases::of(Duration::from_secs(25));
+        let shutdown = Shutdown::default();
+        let start = Instant::now();
+        shutdown.stop(Exit::Terminated);
+        for (phase, seconds) in
+            [(phases.finishing, 17), (phases.aborting, 20), (phases.telling, 23), (phases.last_words, 24)]
+        {
+            shutdown.grace_is_over(phase).await;
+            assert_eq!(start.elapsed(), Duration::from_secs(seconds));
+        }
+        // What is past is over.
+        shutdown.grace_is_over(phases.aborting).await;
+        assert_eq!(start.elapsed(), Duration::from_secs(24));
+    }
+
+    #[test]
+    fn a_short_grace_is_shared_out_too() {
+        let Phases { finishing, aborting, telling, last_words } = Phases::of(Duration::from_secs(1));
+        assert!(
+            finishing < aborting && aborting < telling && telling < last_words && last_words < Duration::from_secs(1)
+        );
+    }
 }

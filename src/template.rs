@@ -18,7 +18,7 @@ use std::fmt::{self, Write as _};
 use chrono::format::Item;
 use chrono::{DateTime, Utc};
 
-pub use object_key::{KeyError, ObjectKey};
+pub use object_key::{KeyError, ObjectKey, RESERVED};
 pub use parse::TemplateError;
 
 /// What a template may speak of.
@@ -95,6 +95,9 @@ impl KeyTemplate {
             }
             Ok(())
         })?;
+        if key.starts_with(RESERVED) {
+            return Err(KeyError::Reserved);
+        }
         ObjectKey::new(key)
     }
 }

@@ -1,7 +1,7 @@
 //! What is wrong with the environment: every fault at once, in words, without a secret value.
 
 use std::fmt;
-use std::num::NonZeroU32;
+use std::time::Duration;
 
 use super::{NotifySettings, Operation, UploadSettings};
 
@@ -78,7 +78,9 @@ pub struct Faults {
 pub struct ToldWith {
     pub region: Option<String>,
     pub upload: UploadSettings,
-    pub max_attempts: NonZeroU32,
+    pub stop_grace: Duration,
+    /// As [`Config::delivers`](super::Config::delivers).
+    pub delivers: bool,
     pub notify: NotifySettings,
 }
 

@@ -5,9 +5,10 @@ use secrecy::SecretString;
 use super::parse::Reading;
 use super::table::Settings;
 use super::values::{bucket, one_of, word};
+use crate::template::RESERVED;
 
-/// Below the destination bucket, where nothing else is said.
-const REPORTS: &str = ".sftp-s3-connector/runs/";
+/// Below what is reserved in the destination bucket, where nothing else is said.
+const REPORTS: &str = "runs/";
 /// Letters of a token, by the Step Functions API.
 const TOKEN_LIMIT: usize = 2048;
 /// What a report's key has room for besides its name.
@@ -69,6 +70,20 @@ impl EventBus {
 }
 
 impl NotifySettings {
+    /// Who is told of a run that `delivers`, or of a test or a dry run: then only who waits for an answer gets one.
+    pub fn of_a_run(&self, delivers: bool) -> Self {
+        if delivers {
+            return self.clone();
+        }
+        let Self { task_token, ecs_metadata, .. } = self.clone();
+        Self { task_token, ecs_metadata, ..Self::default() }
+    }
+
+    pub fn speaks_to_anybody(&self) -> bool {
+        let Self { report, event_bus, task_token, metrics, .. } = self;
+        report.is_some() || event_bus.is_some() || task_token.is_some() || *metrics
+    }
+
     /// `destination` is `BUCKET`, where that could be read.
     pub(super) fn read(
         read: &mut Reading,
@@ -77,7 +92,7 @@ impl NotifySettings {
         ecs_metadata: Option<String>,
     ) -> Self {
         let asked = read.optional(&settings.report_uri, report_uri);
-        let by_default = || Some(ReportUri { bucket: destination?.to_owned(), path: REPORTS.to_owned() });
+        let by_default = || Some(ReportUri { bucket: destination?.to_owned(), path: format!("{RESERVED}{REPORTS}") });
         Self {
             report_is_asked_for: settings.report_uri.given.is_some(),
             report: match (asked, &settings.report_uri.given) {
@@ -105,7 +120,8 @@ fn report_uri(text: &str) -> Result<Option<ReportUri>, String> {
     let (name, path) =
         text.strip_prefix("s3://").map(|rest| rest.split_once('/').unwrap_or((rest, ""))).ok_or(RIGHT)?;
     let bucket = bucket(name).map_err(|problem| format!("{problem}; {RIGHT}"))?;
-    if path.starts_with('/') || path.split('/').any(|segment| segment == "." || segment == "..") {
+    let folders = path.strip_suffix('/').unwrap_or(path);
+    if !path.is_empty() && folders.split('/').any(|segment| ["", ".", ".."].contains(&segment)) {
         return Err(format!("its path has an empty, `.` or `..` segment; {RIGHT}"));
     }
     if path.len() > PATH_LIMIT || path.chars().any(char::is_control) {
@@ -118,14 +134,15 @@ fn report_uri(text: &str) -> Result<Option<ReportUri>, String> {
 fn event_bus(text: &str) -> Result<EventBus, String> {
     const RIGHT: &str = "give the bus by its name, or its ARN (arn:aws:events:REGION:ACCOUNT:event-bus/NAME)";
     let bus = text.trim();
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
+    let is_name = |name: &str| (1..=256).contains(&name.len()) && name.bytes().all(fits);
     let is_arn = || {
         let parts: Vec<_> = bus.splitn(6, ':').collect();
-        matches!(parts[..], ["arn", _, "events", region, account, resource]
-            if !region.is_empty() && !account.is_empty() && resource.starts_with("event-bus/"))
+        matches!(parts[..], ["arn", partition, "events", region, account, resource]
+            if [partition, region, account].into_iter().all(is_name)
+                && resource.strip_prefix("event-bus/").is_some_and(is_name))
     };
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
-    let is_name = (1..=256).contains(&bus.len()) && bus.bytes().all(fits);
-    if is_name || is_arn() { Ok(EventBus(bus.to_owned())) } else { Err(RIGHT.to_owned()) }
+    if is_name(bus) || is_arn() { Ok(EventBus(bus.to_owned())) } else { Err(RIGHT.to_owned()) }
 }
 
 fn task_token(text: &str) -> Result<SecretString, String> {
@@ -153,8 +170,15 @@ mod tests {
             assert_eq!((read.bucket(), read.key("job", "run").as_str()), ("reports", key), "{uri}");
         }
         assert_eq!(report_uri("none"), Ok(None));
-        for uri in ["reports/a", "s3:/reports", "s3://R/", "s3://reports//a", "s3://reports/../a", "https://reports/a"]
-        {
+        for uri in [
+            "reports/a",
+            "s3:/reports",
+            "s3://R/",
+            "s3://reports//a",
+            "s3://reports/a//b",
+            "s3://reports/../a",
+            "https://reports/a",
+        ] {
             assert!(report_uri(uri).is_err(), "{uri}");
         }
     }
@@ -165,7 +189,13 @@ mod tests {
         assert_eq!(region("default"), Ok(None));
         assert_eq!(region("aws.partner/example.com/1"), Ok(None));
         assert_eq!(region("arn:aws:events:eu-west-1:123456789012:event-bus/mine"), Ok(Some("eu-west-1".to_owned())));
-        for text in ["a bus", "arn:aws:events:eu-west-1:123456789012:rule/mine", "arn:aws:sns:eu-west-1:1:topic", ""] {
+        for text in [
+            "a bus",
+            "arn:aws:events:eu-west-1:123456789012:event-bus/",
+            "arn:aws:events:eu-west-1:123456789012:rule/mine",
+            "arn:aws:sns:eu-west-1:1:topic",
+            "",
+        ] {
             assert!(event_bus(text).is_err(), "{text}");
         }
     }

@@ -3,6 +3,7 @@
 //! Limits and fields are those of the EventBridge API's `PutEvents`: ten entries and 256 KiB a request, and an answer that
 //! says of each entry whether it was taken.
 
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,6 @@ use aws_sdk_eventbridge::config::{Region, timeout::TimeoutConfig};
 use aws_sdk_eventbridge::error::{ProvideErrorMetadata as _, SdkError};
 use aws_sdk_eventbridge::operation::put_events::PutEventsError;
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
-use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout_at};
@@ -22,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 use crate::causes::causes;
 use crate::config::EventBus;
 use crate::exit::Exit;
-use crate::report::{FileEvent, RunEnd, Told};
+use crate::pulse::Pulse;
+use crate::report::{EventQueue, FileEvent, RunEnd, Told};
 use crate::retry::Retry;
 
 /// `source` of every event.
@@ -33,15 +34,17 @@ const BATCH: usize = 10;
 const BATCH_BYTES: usize = 240 * 1024;
 /// How long a batch waits to be full.
 const LINGER: Duration = Duration::from_millis(200);
-/// Requests under way.
-const AT_ONCE: usize = 4;
-/// Events that may wait; then a file's end waits for them.
-const WAITING: usize = 1000;
+/// Requests under way: at 50 ms each, 3,200 events a second.
+const AT_ONCE: usize = 16;
 /// One try of a request.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// So many batches that are lost one after another, and no further one is tried: a run does not wait for a bus that is
-/// not there.
+/// Tries of a batch.
+const ATTEMPTS: NonZeroU32 = NonZeroU32::new(4).unwrap();
+/// The run's own event takes so long at most.
+const RUN_EVENT_WITHIN: Duration = Duration::from_secs(20);
+/// So many batches lost one after another, nothing of which was taken, and no further one is tried: a run does not wait for a
+/// bus that is not there.
 const LOST_IN_A_ROW: u32 = 3;
 
 /// An event on its way.
@@ -54,7 +57,7 @@ impl Event {
     fn of_file(FileEvent { failed, record }: FileEvent) -> Self {
         let detail_type =
             if failed { "SFTP Connector File Retrieve Failed" } else { "SFTP Connector File Retrieve Completed" };
-        Self { detail_type, detail: if record.len() > BATCH_BYTES { shortened(&record) } else { record } }
+        Self { detail_type, detail: record }
     }
 
     fn len(&self) -> usize {
@@ -62,20 +65,10 @@ impl Event {
     }
 }
 
-/// A record without what may be long of it: the names of an archive's entries.
-fn shortened(record: &str) -> String {
-    let Ok(Value::Object(mut fields)) = serde_json::from_str(record) else { return String::from("{}") };
-    if let Some(Value::Array(delivered)) = fields.remove("entries-delivered") {
-        fields.insert("entries-delivered-count".to_owned(), delivered.len().into());
-    }
-    fields.retain(|_, value| value.as_str().is_none_or(|text| text.len() < BATCH_BYTES / 8));
-    Value::Object(fields).to_string()
-}
-
 /// Sends events while the run goes on.
 pub struct Events {
     sender: Sender,
-    queue: mpsc::Sender<FileEvent>,
+    queue: EventQueue,
     no_more: CancellationToken,
     sending: JoinHandle<()>,
 }
@@ -93,6 +86,7 @@ pub struct Sender {
     client: Client,
     bus: String,
     retry: Retry,
+    moves: Pulse,
     tally: Arc<Mutex<Tally>>,
 }
 
@@ -108,11 +102,6 @@ struct Tally {
 impl Tally {
     fn given_up(&self) -> bool {
         self.lost_in_a_row >= LOST_IN_A_ROW
-    }
-
-    fn lost(&mut self, why: Option<String>) {
-        self.lost_in_a_row += 1;
-        self.why = why.or(self.why.take());
     }
 
     fn why(&self) -> &str {
@@ -131,8 +120,8 @@ struct Left {
 }
 
 impl Events {
-    /// `retry` says how often entries that were not taken are sent, and when no more.
-    pub fn start(sdk: &SdkConfig, bus: &EventBus, retry: Retry) -> Self {
+    /// Nothing is tried again once `stop` is cancelled. `moves` counts what was taken.
+    pub fn start(sdk: &SdkConfig, bus: &EventBus, stop: CancellationToken, moves: Pulse) -> Self {
         // A bus is spoken to in its own region. The tries are ours: entries fail one by one.
         let region = bus.region().map(|region| Region::new(region.to_owned())).or_else(|| sdk.region().cloned());
         let timeouts = TimeoutConfig::builder()
@@ -144,16 +133,21 @@ impl Events {
             .retry_config(RetryConfig::disabled())
             .timeout_config(timeouts)
             .build();
-        let sender =
-            Sender { client: Client::from_conf(config), bus: bus.as_str().to_owned(), retry, tally: Arc::default() };
-        let (queue, receiver) = mpsc::channel(WAITING);
+        let sender = Sender {
+            client: Client::from_conf(config),
+            bus: bus.as_str().to_owned(),
+            retry: Retry { max_attempts: ATTEMPTS, stop },
+            moves,
+            tally: Arc::default(),
+        };
+        let (queue, receiver) = EventQueue::new();
         let no_more = CancellationToken::new();
         let sending = tokio::spawn(send_all(sender.clone(), receiver, no_more.clone()));
         Self { sender, queue, no_more, sending }
     }
 
     /// Takes what there is to tell of each file.
-    pub fn queue(&self) -> mpsc::Sender<FileEvent> {
+    pub fn queue(&self) -> EventQueue {
         self.queue.clone()
     }
 
@@ -166,12 +160,14 @@ impl Events {
         }
         let lost = {
             let tally = self.sender.tally();
-            let lost = tally.sent - tally.taken;
+            let dropped = self.queue.dropped();
+            let (lost, of) = (tally.sent - tally.taken + dropped, tally.sent + dropped);
             match (lost, in_time) {
                 (0, true) => None,
-                (_, true) => Some(format!("EVENT_BUS: {lost} of {} events were lost: {}", tally.sent, tally.why())),
+                (_, true) => Some(format!("EVENT_BUS: {lost} of {of} events were lost: {}", tally.why())),
                 (_, false) => {
-                    Some(format!("EVENT_BUS: {lost} events and more were not sent within {} s", within.as_secs()))
+                    let why = tally.why.as_deref().unwrap_or("the bus is slow");
+                    Some(format!("EVENT_BUS: {lost} events or more were lost, not all was sent in time: {why}"))
                 }
             }
         };
@@ -244,7 +240,9 @@ impl Sender {
             tally.lost_in_a_row = 0;
             tally.sent - tally.taken
         };
-        self.deliver(vec![Event { detail_type, detail }]).await;
+        let event = self.deliver(vec![Event { detail_type, detail }]);
+        // Where time is over, nothing was taken.
+        let _ = tokio::time::timeout(RUN_EVENT_WITHIN, event).await;
         let tally = self.tally();
         (tally.sent - tally.taken > lost_before)
             .then(|| format!("EVENT_BUS: the event of the run's end was lost: {}", tally.why()))
@@ -253,28 +251,30 @@ impl Sender {
     /// Sends a batch until it is taken or lost.
     async fn deliver(&self, mut events: Vec<Event>) {
         self.tally().sent += events.len() as u64;
-        let mut attempt = 1;
-        while !self.tally().given_up() {
-            let count = events.len();
-            let Left { again, lost, why } = self.put(events).await;
-            {
-                let mut tally = self.tally();
-                tally.taken += (count - again.len() - lost) as u64;
-                match lost {
-                    0 if again.is_empty() => tally.lost_in_a_row = 0,
-                    0 => {}
-                    _ => tally.lost(why.clone()),
-                }
-            }
-            if again.is_empty() {
+        let mut any_taken = false;
+        for attempt in 1.. {
+            if self.tally().given_up() {
                 return;
             }
-            if !self.retry.wait(attempt).await {
-                return self.tally().lost(why);
+            let count = events.len();
+            let Left { again, lost, why } = self.put(events).await;
+            let taken = count - again.len() - lost;
+            any_taken |= taken > 0;
+            {
+                let mut tally = self.tally();
+                tally.taken += taken as u64;
+                tally.why = why.or(tally.why.take());
+            }
+            if taken > 0 {
+                self.moves.beat();
             }
             events = again;
-            attempt += 1;
+            if events.is_empty() || !self.retry.wait(attempt).await {
+                break;
+            }
         }
+        let mut tally = self.tally();
+        tally.lost_in_a_row = if any_taken { 0 } else { tally.lost_in_a_row + 1 };
     }
 
     async fn put(&self, events: Vec<Event>) -> Left {
@@ -308,11 +308,10 @@ impl Sender {
                 None => ("InternalFailure", "the answer does not speak of it"),
             };
             left.why = Some(format!("{code}: {message}"));
-            match code {
-                "ThrottlingException" | "InternalFailure" | "InternalException" | "ServiceUnavailable" => {
-                    left.again.push(event);
-                }
-                _ => left.lost += 1,
+            if passes(code) {
+                left.again.push(event);
+            } else {
+                left.lost += 1;
             }
         }
         left
@@ -323,23 +322,33 @@ impl Sender {
     }
 }
 
-/// Whether the same request may be taken when it is sent again.
-fn may_pass<R>(error: &SdkError<PutEventsError, R>) -> bool {
+/// Codes of what passes, of an entry or of a request.
+fn passes(code: &str) -> bool {
+    matches!(
+        code,
+        "ThrottlingException"
+            | "InternalFailure"
+            | "InternalException"
+            | "ServiceUnavailable"
+            | "RequestExpired"
+            | "ExpiredTokenException"
+    )
+}
+
+/// Whether the same request may be taken when it is sent again: also for want of credentials, which are fetched meanwhile.
+fn may_pass(error: &SdkError<PutEventsError>) -> bool {
     match error {
-        SdkError::TimeoutError(_) | SdkError::ResponseError(_) => true,
-        SdkError::DispatchFailure(failure) => failure.is_io() || failure.is_timeout(),
+        SdkError::TimeoutError(_) | SdkError::ResponseError(_) | SdkError::DispatchFailure(_) => true,
         SdkError::ServiceError(error) => {
-            matches!(
-                error.err().code(),
-                None | Some("ThrottlingException" | "InternalException" | "ServiceUnavailable")
-            )
+            let status = error.raw().status().as_u16();
+            status == 429 || status >= 500 || error.err().code().is_none_or(passes)
         }
         _ => false,
     }
 }
 
 /// What went wrong, and what to do about it where that is known.
-fn reason<R: std::fmt::Debug + 'static>(error: &SdkError<PutEventsError, R>) -> String {
+fn reason(error: &SdkError<PutEventsError>) -> String {
     let SdkError::ServiceError(error) = error else {
         return format!("EventBridge was not reached ({})", causes(error));
     };
@@ -351,23 +360,4 @@ fn reason<R: std::fmt::Debug + 'static>(error: &SdkError<PutEventsError, R>) -> 
         _ => "",
     };
     format!("{code} ({message}){advice}")
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_record_that_is_too_long_for_an_event_loses_what_is_long() {
-        let names: Vec<_> = (0..20_000).map(|n| format!("archive/a-name-of-some-length-{n}.txt")).collect();
-        let record =
-            json!({"file-path": "/out/a.zip", "status-code": "FAILED", "entries-delivered": names}).to_string();
-        let event = Event::of_file(FileEvent { failed: true, record });
-        assert!(event.len() < BATCH_BYTES);
-        let detail: Value = serde_json::from_str(&event.detail).expect("JSON");
-        let left = json!({"file-path": "/out/a.zip", "status-code": "FAILED", "entries-delivered-count": 20_000});
-        assert_eq!(detail, left);
-    }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::checksum::Crc64Nvme;
 use crate::config::{ObjectAttributes, ReportUri, UploadSettings};
+use crate::pulse::Pulse;
 use crate::report::Document;
 use crate::store::s3::{Connections, S3Store};
 use crate::store::{Body, NewObject, Store as _, Upload};
@@ -42,42 +43,61 @@ impl fmt::Display for Place {
 
 impl ReportObject {
     /// Encrypted as `upload` has it for objects; their storage class and tags are not the report's.
-    pub fn new(connections: Connections, sdk: &SdkConfig, uri: ReportUri, upload: &UploadSettings) -> Self {
+    pub fn new(
+        (sdk, connections): (&SdkConfig, Connections),
+        uri: ReportUri,
+        upload: &UploadSettings,
+        moves: Pulse,
+    ) -> Self {
         let ObjectAttributes { sse, kms_key_id, .. } = upload.attributes.clone();
         let attributes = ObjectAttributes { sse, kms_key_id, ..ObjectAttributes::default() };
         let settings = UploadSettings { attributes, ..upload.clone() };
         let store = S3Store::over(connections, sdk, uri.bucket().to_owned(), &settings, ATTEMPTS);
-        Self { store, uri }
+        Self { store: store.counted_by(moves), uri }
     }
 
     pub fn place(&self, job: &str, run: &str) -> Place {
         Place { bucket: self.uri.bucket().to_owned(), key: self.uri.key(job, run) }
     }
 
+    /// Until `stop` is ready, and not longer than a report takes.
+    ///
     /// # Errors
     ///
     /// Says why it is not there.
-    pub async fn write(&self, place: &Place, document: &Document) -> Result<(), String> {
+    pub async fn write(
+        &self,
+        place: &Place,
+        document: &Document,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), String> {
         let object = NewObject {
             key: ObjectKey::new(place.key.clone()).map_err(|error| error.to_string())?,
             content_type: "application/json".to_owned(),
             metadata: Vec::new(),
         };
         let within = WITHIN * (1 + document.size() / BYTES_A_MINUTE) as u32;
-        match tokio::time::timeout(within, self.store_document(&object, document)).await {
-            Ok(stored) => stored.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("{place} was not stored within {} s", within.as_secs())),
-        }
-    }
-
-    async fn store_document(&self, object: &NewObject, document: &Document) -> Result<(), crate::store::Error> {
+        let stop = async {
+            tokio::select! {
+                () = stop => {}
+                () = tokio::time::sleep(within) => {}
+            }
+            format!("{place} was not stored in time")
+        };
         let mut pieces = document.pieces(PART);
         if document.size() <= PART as u64 {
-            return self.store.put(object, Body::buffered(pieces.collect())).await;
+            return tokio::select! {
+                stored = self.store.put(&object, Body::buffered(pieces.collect())) => stored.map_err(|e| e.to_string()),
+                why = stop => Err(why),
+            };
         }
-        let id = self.store.begin(object).await?;
-        let upload = Upload { object, id: &id };
-        let ended = self.store_parts(&upload, &mut pieces).await;
+        // Not given up midway: the store may have begun. What is begun is ended.
+        let id = self.store.begin(&object).await.map_err(|error| error.to_string())?;
+        let upload = Upload { object: &object, id: &id };
+        let ended = tokio::select! {
+            stored = self.store_parts(&upload, &mut pieces) => stored.map_err(|error| error.to_string()),
+            why = stop => Err(why),
+        };
         if ended.is_err()
             && let Err(error) = self.store.abort(&upload).await
         {
@@ -94,8 +114,9 @@ impl ReportObject {
         let mut parts = Vec::new();
         let mut whole = Crc64Nvme::of(&[]);
         for (number, piece) in (1..).zip(pieces) {
-            let body = Body::buffered(vec![piece]);
-            whole = whole.then(body.checksum().unwrap_or(whole));
+            let checksum = Crc64Nvme::of(std::slice::from_ref(&piece));
+            let body = Body::Buffered { pieces: vec![piece], checksum };
+            whole = whole.then(checksum);
             parts.push(self.store.upload_part(upload, number, body).await?);
         }
         self.store.complete(upload, &parts, whole).await

@@ -8,6 +8,7 @@ use std::time::Duration;
 use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
 use aws_sdk_sfn::Client;
+use aws_sdk_sfn::config::retry::RetryPartition;
 use aws_sdk_sfn::config::timeout::TimeoutConfig;
 use aws_sdk_sfn::error::{ProvideErrorMetadata, SdkError};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -21,7 +22,7 @@ use crate::report::{RunEnd, Told};
 /// Between two looks at whether something moved.
 const BEAT: Duration = Duration::from_secs(15);
 /// One try of a request.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const ATTEMPTS: u32 = 4;
 /// Bytes of `output`.
@@ -31,6 +32,7 @@ const MOST_CAUSE: usize = 32 * 1024;
 
 /// Answers for one task.
 pub struct TaskToken {
+    /// Apart from that of the heartbeats, whose failures use up the tries that a client grants itself.
     client: Client,
     token: SecretString,
     beating: JoinHandle<()>,
@@ -39,17 +41,8 @@ pub struct TaskToken {
 impl TaskToken {
     /// Sends a heartbeat now, and further ones while `moves` counts on.
     pub fn start(sdk: &SdkConfig, token: SecretString, moves: Pulse) -> Self {
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-            .build();
-        let config = aws_sdk_sfn::config::Builder::from(sdk)
-            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
-            .timeout_config(timeouts)
-            .build();
-        let client = Client::from_conf(config);
-        let beating = tokio::spawn(beat(client.clone(), token.clone(), moves));
-        Self { client, token, beating }
+        let beating = tokio::spawn(beat(client(sdk, "heartbeats"), token.clone(), moves));
+        Self { client: client(sdk, "answer"), token, beating }
     }
 
     /// Success with the last record and where the report is, or a failure by the name of the exit code.
@@ -76,6 +69,17 @@ impl TaskToken {
     }
 }
 
+fn client(sdk: &SdkConfig, purpose: &'static str) -> Client {
+    let timeouts =
+        TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(ATTEMPT_TIMEOUT).build();
+    let config = aws_sdk_sfn::config::Builder::from(sdk)
+        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+        .retry_partition(RetryPartition::new(purpose))
+        .timeout_config(timeouts)
+        .build();
+    Client::from_conf(config)
+}
+
 impl Drop for TaskToken {
     fn drop(&mut self) {
         self.beating.abort();
@@ -88,9 +92,12 @@ async fn beat(client: Client, token: SecretString, moves: Pulse) {
     let mut is_heard = true;
     loop {
         let now = moves.count();
-        if at_last.replace(now) != Some(now) {
+        if at_last != Some(now) {
             match client.send_task_heartbeat().task_token(token.expose_secret()).send().await {
-                Ok(_) => is_heard = true,
+                Ok(_) => {
+                    is_heard = true;
+                    at_last = Some(now);
+                }
                 Err(error) => {
                     let why = reason(&error).replace(token.expose_secret(), "(the token)");
                     // Once for each silence.

@@ -1,15 +1,17 @@
 //! Records on their way to stdout, where nothing else is written.
 //!
 //! They are written as they happen, by a thread of their own: a reader that is slow holds the run back instead of filling its
-//! memory, and a reader that went away costs the records, not the files. The same thread keeps them for the report.
+//! memory, and a reader that went away costs the records, not the files. They are kept for the report before they are
+//! written, so that it does not wait for a reader either.
 
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::Utc;
-use tokio::sync::{mpsc, oneshot};
+use serde_json::Value;
+use tokio::sync::mpsc;
 
 use super::lines::file_line;
 use super::spool::{Kept, Spool};
@@ -21,12 +23,63 @@ const WAITING: usize = 1024;
 /// more than they do.
 const BREATH: Duration = Duration::from_millis(5);
 
+/// Of an event's record; a longer one loses what may be long. A thousand may wait.
+const MOST_EVENT_BYTES: usize = 16 * 1024;
+/// Events that may wait to be sent.
+const EVENTS_WAITING: usize = 1000;
+/// A file's end waits so long for room among them, once; then nobody takes them fast enough, and they are dropped.
+const ROOM_WITHIN: Duration = Duration::from_secs(10);
+
 /// How a remote file ended, for whoever is told of each: an entry of an archive is none, nor is a file that was skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileEvent {
     pub failed: bool,
     /// Its record.
     pub record: String,
+}
+
+impl FileEvent {
+    fn of(failed: bool, record: &str) -> Self {
+        Self { failed, record: if record.len() > MOST_EVENT_BYTES { shortened(record) } else { record.to_owned() } }
+    }
+}
+
+/// A record without what may be long of it: the names of an archive's entries.
+fn shortened(record: &str) -> String {
+    let Ok(Value::Object(mut fields)) = serde_json::from_str(record) else { return String::from("{}") };
+    if let Some(Value::Array(delivered)) = fields.remove("entries-delivered") {
+        fields.insert("entries-delivered-count".to_owned(), delivered.len().into());
+    }
+    fields.retain(|_, value| value.as_str().is_none_or(|text| text.len() < MOST_EVENT_BYTES / 2));
+    Value::Object(fields).to_string()
+}
+
+/// Where file events wait to be sent. Clones share it.
+#[derive(Debug, Clone)]
+pub struct EventQueue {
+    waiting: mpsc::Sender<FileEvent>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl EventQueue {
+    /// With its other end.
+    pub fn new() -> (Self, mpsc::Receiver<FileEvent>) {
+        let (waiting, queue) = mpsc::channel(EVENTS_WAITING);
+        (Self { waiting, dropped: Arc::default() }, queue)
+    }
+
+    /// Events that found no room.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    async fn add(&self, event: FileEvent) {
+        // The first that finds no room in time speaks for those behind it: a run is held up once.
+        let room = if self.dropped() == 0 { ROOM_WITHIN } else { Duration::ZERO };
+        if self.waiting.send_timeout(event, room).await.is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Numbers file records and sends them to the writer. Clones share both.
@@ -36,17 +89,19 @@ pub struct Reporter {
     next: Arc<AtomicU64>,
     counters: Arc<Counters>,
     lines: mpsc::Sender<Line>,
-    events: Option<mpsc::Sender<FileEvent>>,
+    kept: Keeper,
+    events: Option<EventQueue>,
 }
 
 impl Reporter {
     /// `events` takes what is told of each file besides.
-    pub fn new(identity: RunIdentity, records: &Records, events: Option<mpsc::Sender<FileEvent>>) -> Self {
+    pub fn new(identity: RunIdentity, records: &Records, events: Option<EventQueue>) -> Self {
         Self {
             identity: Arc::new(identity),
             next: Arc::new(AtomicU64::new(1)),
             counters: records.counters.clone(),
             lines: records.lines.clone(),
+            kept: records.kept.clone(),
             events,
         }
     }
@@ -64,19 +119,35 @@ impl Reporter {
     pub async fn file(&self, record: FileRecord) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let line = file_line(&self.identity, number, &record, Utc::now());
-        if let Some(events) = &self.events {
-            let failed = match &record.result {
-                FileResult::Completed { .. } | FileResult::Unpacked { .. } => Some(false),
-                FileResult::Failed { .. } => Some(true),
-                FileResult::Skipped(_) | FileResult::Planned { .. } => None,
-            };
-            if let Some(failed) = failed.filter(|_| record.archive.is_none()) {
-                // Nobody takes them any more once the run is over, or they cannot be sent.
-                let _ = events.send(FileEvent { failed, record: line.clone() }).await;
-            }
-        }
+        let failed = match &record.result {
+            FileResult::Completed { .. } | FileResult::Unpacked { .. } => Some(false),
+            FileResult::Failed { .. } => Some(true),
+            FileResult::Skipped(_) | FileResult::Planned { .. } => None,
+        };
+        let event = failed.filter(|_| record.archive.is_none() && self.events.is_some());
+        let event = event.map(|failed| FileEvent::of(failed, &line));
+        self.kept.add(&line);
         // The writer outlives every reporter; were it gone, there would be nowhere to say so.
         let _ = self.lines.send(Line::Record(line)).await;
+        if let (Some(event), Some(events)) = (event, &self.events) {
+            events.add(event).await;
+        }
+    }
+}
+
+/// Keeps records, where they are to be kept. Clones share them.
+#[derive(Debug, Clone, Default)]
+struct Keeper(Arc<Mutex<Option<Spool>>>);
+
+impl Keeper {
+    fn add(&self, record: &str) {
+        if let Some(spool) = self.spool().as_mut() {
+            spool.add(record);
+        }
+    }
+
+    fn spool(&self) -> MutexGuard<'_, Option<Spool>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -84,6 +155,7 @@ impl Reporter {
 #[derive(Debug)]
 pub struct Records {
     counters: Arc<Counters>,
+    kept: Keeper,
     lines: mpsc::Sender<Line>,
     writer: std::thread::JoinHandle<()>,
 }
@@ -91,23 +163,20 @@ pub struct Records {
 #[derive(Debug)]
 enum Line {
     Record(String),
-    /// All records that were kept go there.
-    HandOver(oneshot::Sender<Kept>),
     Last(String),
 }
 
 impl Records {
-    /// Starts the writer, which keeps the records besides where it `keeps` them.
+    /// Starts the writer; the records are kept besides where `keeps` says so.
     ///
     /// # Errors
     ///
     /// Where no thread can be started.
     pub fn start(output: impl Write + Send + 'static, keeps: bool) -> io::Result<Self> {
         let (lines, receiver) = mpsc::channel(WAITING);
-        let spool = keeps.then(Spool::default);
-        let writer =
-            std::thread::Builder::new().name("records".to_owned()).spawn(|| write_lines(output, receiver, spool))?;
-        Ok(Self { counters: Arc::default(), lines, writer })
+        let writer = std::thread::Builder::new().name("records".to_owned()).spawn(|| write_lines(output, receiver))?;
+        let kept = Keeper(Arc::new(Mutex::new(keeps.then(Spool::default))));
+        Ok(Self { counters: Arc::default(), kept, lines, writer })
     }
 
     /// The run's sums by now.
@@ -115,12 +184,9 @@ impl Records {
         self.counters.totals()
     }
 
-    /// The records of all files that were sent before, once they are written; nothing where they are not kept. What is
-    /// sent after it is not kept. Waits for whoever reads stdout.
-    pub async fn kept(&self) -> Kept {
-        let (to, kept) = oneshot::channel();
-        let _ = self.lines.send(Line::HandOver(to)).await;
-        kept.await.unwrap_or_default()
+    /// The records of all files by now; nothing where they are not kept. None is kept after that.
+    pub fn kept(&self) -> Kept {
+        self.kept.spool().take().map(Spool::finish).unwrap_or_default()
     }
 
     /// Writes the last record, after all that were sent before, and ends the writer. What is sent after it is dropped.
@@ -135,21 +201,13 @@ impl Records {
     }
 }
 
-fn write_lines(mut output: impl Write, mut lines: mpsc::Receiver<Line>, mut spool: Option<Spool>) {
+fn write_lines(mut output: impl Write, mut lines: mpsc::Receiver<Line>) {
     let mut broken = false;
     while let Some(line) = lines.blocking_recv() {
         let (text, last) = match line {
             Line::Record(text) => (text, false),
             Line::Last(text) => (text, true),
-            Line::HandOver(to) => {
-                // Who asked may have gone.
-                let _ = to.send(spool.take().map(Spool::finish).unwrap_or_default());
-                continue;
-            }
         };
-        if let Some(spool) = spool.as_mut().filter(|_| !last) {
-            spool.add(&text);
-        }
         if !broken {
             // One write a line: readers of a shared pipe never see a half.
             let written = output.write_all(format!("{text}\n").as_bytes()).and_then(|()| output.flush());
@@ -164,5 +222,34 @@ fn write_lines(mut output: impl Write, mut lines: mpsc::Receiver<Line>, mut spoo
         if lines.is_empty() {
             std::thread::sleep(BREATH);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_record_that_is_too_long_for_an_event_loses_what_is_long() {
+        let names: Vec<_> = (0..20_000).map(|n| format!("archive/a-name-of-some-length-{n}.txt")).collect();
+        let record =
+            json!({"file-path": "/out/a.zip", "status-code": "FAILED", "entries-delivered": names}).to_string();
+        let event = FileEvent::of(true, &record);
+        assert!(event.record.len() < MOST_EVENT_BYTES);
+        let detail: Value = serde_json::from_str(&event.record).expect("JSON");
+        let left = json!({"file-path": "/out/a.zip", "status-code": "FAILED", "entries-delivered-count": 20_000});
+        assert_eq!(detail, left);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_that_nobody_empties_holds_a_run_up_once() {
+        let (events, _queue) = EventQueue::new();
+        let start = tokio::time::Instant::now();
+        for _ in 0..EVENTS_WAITING + 500 {
+            events.add(FileEvent { failed: false, record: String::new() }).await;
+        }
+        assert_eq!((events.dropped(), start.elapsed()), (500, ROOM_WITHIN));
     }
 }

@@ -5,6 +5,9 @@ use std::fmt;
 /// Bytes of UTF-8 that S3 allows a key.
 const KEY_LIMIT: usize = 1024;
 
+/// What keys of the program's own objects begin with; no file's key does.
+pub const RESERVED: &str = ".sftp-s3-connector/";
+
 /// A key that S3 takes and every client can address: 1 to 1,024 bytes, no `.` or `..` between its slashes (clients and
 /// proxies resolve those as paths).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,6 +22,8 @@ pub enum KeyError {
     TooLong(usize),
     #[error("the key has a `.` or `..` segment, which clients would resolve away; see KEY_TEMPLATE")]
     DotSegment,
+    #[error("the key is below {RESERVED}, where the program keeps its own; see KEY_TEMPLATE")]
+    Reserved,
     #[error("KEY_TEMPLATE asks for {{mtime}}, and the server tells no modification time")]
     NoModificationTime,
 }

@@ -41,7 +41,9 @@ impl Kept {
     }
 
     fn asked(&self) -> Vec<(String, Value)> {
-        self.asked.lock().unwrap().clone()
+        let asked = self.asked.lock().unwrap().clone();
+        assert!(asked.iter().all(|(_, parameters)| !parameters.to_string().contains(crate::world::PASSWORD)));
+        asked
     }
 
     fn operations(&self) -> Vec<String> {
@@ -74,11 +76,26 @@ fn run_with_token(world: &World, steps: &Kept) -> Run {
     world.run("/out").env("TASK_TOKEN", TOKEN).env("AWS_ENDPOINT_URL_SFN", steps.service.url()).secret(TOKEN)
 }
 
+async fn until(what: &str, ready: impl AsyncFn() -> Option<()>) {
+    let started = Instant::now();
+    while ready().await.is_none() {
+        assert!(started.elapsed() < Duration::from_secs(30), "{what}: not within 30 s");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 async fn report(world: &World, finished: &Finished) -> Value {
     let place = finished.run()["report"].as_str().expect("the last record names the report").to_owned();
     let key = place.strip_prefix(&format!("s3://{BUCKET}/")).expect("in the bucket");
     let text = world.s3.read(BUCKET, key).await.expect("the report is there");
-    serde_json::from_slice(&text).expect("the report is JSON")
+    let report: Value = serde_json::from_slice(&text).expect("the report is JSON");
+    for secret in [crate::world::PASSWORD, TOKEN] {
+        assert!(
+            !report.to_string().contains(Value::from(secret).to_string().trim_matches('"')),
+            "a secret in the report"
+        );
+    }
+    report
 }
 
 fn warnings(finished: &Finished) -> String {
@@ -101,7 +118,6 @@ async fn the_report_holds_the_last_record_the_settings_and_every_record() {
     assert_eq!(report["settings"]["BUCKET"], BUCKET);
     assert_eq!(report["settings"]["EXCLUDE"], "*.csv");
     assert_eq!(report["settings"]["SECRET_JSON"], "(withheld)");
-    assert!(!report.to_string().contains(crate::world::PASSWORD), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -332,14 +348,78 @@ async fn a_run_that_is_stopped_tells_everybody_within_its_grace() {
         .env("STOP_GRACE", "8s")
         .env("IDLE_TIMEOUT", "20s");
     let running = run.start();
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let moving = async || (proxy.bytes(Toward::Client) > 500_000).then_some(());
+    until("bytes arrive", moving).await;
     running.signal(Signal::SIGTERM);
+    let signalled = Instant::now();
     let finished = running.finish().await;
+    assert!(signalled.elapsed() < Duration::from_secs(8), "it took {:?}", signalled.elapsed());
     finished.assert_exit(143, "INTERRUPTED");
     assert_eq!(report(&world, &finished).await["run"]["exit-name"], "INTERRUPTED");
     let (last, answer) = steps.asked().pop().expect("an answer");
     assert_eq!((last.as_str(), &answer["error"]), ("AWSStepFunctions.SendTaskFailure", &"INTERRUPTED".into()));
     assert_eq!(events.entries().pop().expect("an event")["DetailType"], "SFTP Connector Run Failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_silent_holds_nobody_up_and_keeps_nobody_from_being_told() {
+    // A listener that nobody accepts from: connections succeed, and nothing is answered.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+    let silent = format!("http://{}", silent.local_addr().expect("an address"));
+    let mut tree = Tree::new();
+    for n in 0..3000 {
+        tree.file(format!("/out/{n}.txt"), "x");
+    }
+    let world = World::new(tree).await;
+    let steps = Kept::start(|_, _| (StatusCode::OK, json!({}))).await;
+    let run = run_with_token(&world, &steps).env("EVENT_BUS", BUS).env("AWS_ENDPOINT_URL_EVENTBRIDGE", &silent);
+
+    let started = Instant::now();
+    let finished = world.finish(run.clone().deadline(Duration::from_secs(150))).await;
+    finished.assert_exit(0, "OK");
+    assert!(warnings(&finished).contains("events were lost"), "{}", finished.show());
+    assert!(started.elapsed() < Duration::from_secs(120), "it took {:?}", started.elapsed());
+    assert_eq!(steps.operations().pop().expect("an answer"), "AWSStepFunctions.SendTaskSuccess");
+
+    // Stopped while the bus is silent: Step Functions is answered, the report is there, and it ends in time.
+    let running = run.env("STOP_GRACE", "16s").start();
+    let begun = async || (steps.operations().last()?.ends_with("Heartbeat")).then_some(());
+    until("it has begun", begun).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    running.signal(Signal::SIGTERM);
+    let signalled = Instant::now();
+    let finished = running.finish().await;
+    assert!(signalled.elapsed() < Duration::from_secs(16), "it took {:?}", signalled.elapsed());
+    let answer = steps.operations().pop().expect("an answer");
+    assert!(
+        answer.starts_with("AWSStepFunctions.SendTask") && !answer.ends_with("Heartbeat"),
+        "{answer}\n{}",
+        finished.show()
+    );
+    assert!(finished.run().get("report").is_some(), "{}", finished.show());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_below_the_programs_own_prefix_is_refused() {
+    let mut tree = tree();
+    tree.file("/out/.sftp-s3-connector/runs/forged.json", "{}");
+    let world = World::new(tree).await;
+    let finished = world.run("/out").env("RECURSIVE", true).finish().await;
+    finished.assert_exit(3, "PARTIAL");
+    assert_eq!(finished.only("forged.json")["failure-code"], "KEY_INVALID");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_test_and_a_dry_run_with_a_wrong_configuration_tell_nobody_but_who_waits() {
+    let world = World::new(tree()).await;
+    let events = Kept::start(|_, parameters| taken(parameters)).await;
+    for (name, value) in [("OPERATION", "TEST"), ("DRY_RUN", "true")] {
+        let there = format!("s3://{BUCKET}/reports/latest.json");
+        let run = run_with_events(&world, &events).env("REPORT_URI", &there).env(name, value).env("PORT", "no");
+        let finished = run.finish().await;
+        finished.assert_exit(2, "CONFIG");
+        assert!(finished.run().get("report").is_none() && events.asked().is_empty(), "{}", finished.show());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

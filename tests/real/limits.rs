@@ -225,7 +225,9 @@ async fn a_run_is_stopped_in_time_also_where_the_store_says_nothing() {
     let running = run.env("UPLOAD_CONCURRENCY", 1).deadline(Duration::from_secs(25)).start();
     until("the store is silent", Duration::from_secs(20), async || (silent.faults() > 0).then_some(())).await;
     running.signal(nix::sys::signal::Signal::SIGTERM);
+    let signalled = std::time::Instant::now();
     running.finish().await.assert_exit(143, "INTERRUPTED");
+    assert!(signalled.elapsed() < Duration::from_secs(4), "it took {:?}", signalled.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
