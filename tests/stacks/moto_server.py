@@ -1,9 +1,10 @@
-"""moto whose Step Functions do three things as AWS's do:
+"""moto whose Step Functions do four things as AWS's do:
 
 - parameters and answers of services are spelt in a state machine as `ClusterArn` where the ECS API has `clusterArn`; moto has what
   it takes to translate (`_to_boto_request`, `_from_boto_response`) and does not use it;
 - the `cause` of SendTaskFailure is passed on;
-- a task that is tried again gets a token of its own.
+- a task that is tried again gets a token of its own;
+- `ecs:runTask` takes a `CapacityProviderStrategy`.
 """
 
 import sys
@@ -15,6 +16,7 @@ from moto.stepfunctions.parser.asl.component.state.exec.execute_state import Exe
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_callback import (
     StateTaskServiceCallback,
 )
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import state_task_service_ecs
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.resource import ResourceCondition
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service import (
     StateTaskService,
@@ -62,6 +64,7 @@ def handle_retry_with_a_token_of_its_own(self, env, failure_event):
     return outcome
 
 
+state_task_service_ecs._SUPPORTED_API_PARAM_BINDINGS["runtask"].add("CapacityProviderStrategy")
 StepFunctionResponse.send_task_failure = send_task_failure
 ExecutionState._handle_retry = handle_retry_with_a_token_of_its_own
 StateTaskService._normalise_parameters = normalise_parameters

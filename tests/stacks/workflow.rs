@@ -26,6 +26,7 @@ pub fn create(moto: &Moto, connector: &Stack, more: &[(&str, &str)]) -> Stack {
         "ExecutionRoleArn",
         "Subnets",
         "SecurityGroups",
+        "CapacityProvider",
         "PublicIp",
         "BucketName",
     ];
