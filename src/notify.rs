@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use aws_config::SdkConfig;
+use aws_config::{Region, SdkConfig};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -46,12 +46,14 @@ impl Notify {
         stop: &CancellationToken,
         moves: &Pulse,
     ) -> Self {
+        let own_region = settings.own_region.clone().map(Region::new).or_else(|| sdk.region().cloned());
+        let own = &sdk.to_builder().region(own_region).build();
         let report = |uri| ReportObject::new((sdk, connections.clone()), uri, upload, moves.clone());
-        let events = |bus| Events::start(sdk, bus, stop.clone(), moves.clone());
+        let events = |bus| Events::start(own, bus, stop.clone(), moves.clone());
         Self {
             report: settings.report.clone().map(report),
             events: settings.event_bus.as_ref().map(events),
-            token: settings.task_token.clone().map(|token| TaskToken::start(sdk, token, moves.clone())),
+            token: settings.task_token.clone().map(|token| TaskToken::start(own, token, moves.clone())),
             metrics: settings.metrics,
             task: settings.ecs_metadata.clone().map(|endpoint| tokio::spawn(find_task(endpoint))),
         }

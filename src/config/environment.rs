@@ -14,7 +14,12 @@ pub struct Environment {
     pub warnings: Vec<String>,
     /// What ECS gives every container, at which the task can be asked for.
     pub ecs_metadata: Option<String>,
+    /// Where the program runs, whatever `REGION` says of the bucket.
+    pub own_region: Option<String>,
 }
+
+/// Set by ECS, Lambda and the like, and read by every SDK.
+const OWN_REGION: &str = "AWS_REGION";
 
 /// Set by ECS and Fargate.
 const ECS_METADATA: &str = "ECS_CONTAINER_METADATA_URI_V4";
@@ -31,11 +36,14 @@ pub fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Enviro
     let mut warnings = Vec::new();
     let mut known = BTreeMap::new();
     let mut ecs_metadata = None;
+    let mut own_region = None;
     for (name, value) in variables {
         // A name that is not UTF-8 is none of ours; an empty value counts as unset.
         let Some(name) = name.to_str().filter(|_| !value.is_empty()) else { continue };
         if name == ECS_METADATA {
             ecs_metadata = value.into_string().ok();
+        } else if name == OWN_REGION {
+            own_region = value.into_string().ok();
         } else if let Some(name) = table::later(name) {
             faults.push(Fault::wrong(
                 name,
@@ -58,5 +66,5 @@ pub fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Enviro
     // Only names of the table are handed over, in their own spelling: envy takes `port` for `PORT`, and stops at two.
     let known = known.into_iter().map(|(name, value)| (name.to_owned(), value));
     let raw = envy::from_iter::<_, Raw>(known).expect("each name once and nothing to parse: there is no way to fail");
-    Environment { settings: Settings::from(raw), faults, warnings, ecs_metadata }
+    Environment { settings: Settings::from(raw), faults, warnings, ecs_metadata, own_region }
 }

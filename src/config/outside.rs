@@ -27,6 +27,8 @@ pub struct NotifySettings {
     pub metrics: bool,
     /// The endpoint that tells of the ECS task that this is.
     pub ecs_metadata: Option<String>,
+    /// Where Step Functions and a bus without an ARN are: where the program runs. `None`: `REGION`.
+    pub own_region: Option<String>,
 }
 
 /// Where runs' reports go.
@@ -75,8 +77,8 @@ impl NotifySettings {
         if delivers {
             return self.clone();
         }
-        let Self { task_token, ecs_metadata, .. } = self.clone();
-        Self { task_token, ecs_metadata, ..Self::default() }
+        let Self { task_token, ecs_metadata, own_region, .. } = self.clone();
+        Self { task_token, ecs_metadata, own_region, ..Self::default() }
     }
 
     pub fn speaks_to_anybody(&self) -> bool {
@@ -89,7 +91,7 @@ impl NotifySettings {
         read: &mut Reading,
         settings: &Settings,
         destination: Option<&str>,
-        ecs_metadata: Option<String>,
+        (ecs_metadata, own_region): (Option<String>, Option<String>),
     ) -> Self {
         let asked = read.optional(&settings.report_uri, report_uri);
         let by_default = || Some(ReportUri { bucket: destination?.to_owned(), path: format!("{RESERVED}{REPORTS}") });
@@ -106,6 +108,7 @@ impl NotifySettings {
                 .optional(&settings.metrics, one_of(&[("emf", true), ("none", false)]))
                 .unwrap_or(ecs_metadata.is_some()),
             ecs_metadata,
+            own_region,
         }
     }
 }

@@ -83,7 +83,7 @@ impl Reading {
 
 /// `container` is the memory that the container allows, if it sets a limit.
 pub fn config(environment: Environment, container: Option<ByteSize>) -> Result<Config, Faults> {
-    let Environment { settings, faults, warnings, ecs_metadata } = environment;
+    let Environment { settings, faults, warnings, ecs_metadata, own_region } = environment;
     let mut reading = Reading { faults, warnings };
     let read = &mut reading;
 
@@ -107,7 +107,7 @@ pub fn config(environment: Environment, container: Option<ByteSize>) -> Result<C
         read.or_default(&settings.dry_run, boolean),
         read.optional(&settings.job_name, job_name),
         read.or_default(&settings.stop_grace, duration(Duration::from_secs(1)..=Duration::from_secs(3600))),
-        NotifySettings::read(read, &settings, bucket.as_deref(), ecs_metadata),
+        NotifySettings::read(read, &settings, bucket.as_deref(), (ecs_metadata, own_region)),
         LogSettings::read(read, &settings),
     );
     let (operation, region, sftp, rules, keys, unpack, max_attempts, dry_run, job_name, stop_grace, notify, log) = rest;

@@ -127,7 +127,7 @@ pub fn free_ports<const N: usize>() -> [u16; N] {
 /// holds gigabytes.
 pub fn server_folder(server: &str) -> TempDir {
     let prefix = format!("sftpconn-{server}-");
-    let folders = std::fs::read_dir(std::env::temp_dir()).expect("the folder for temporary files");
+    let folders = std::fs::read_dir(tempfile::env::temp_dir()).expect("the folder for temporary files");
     for folder in folders.filter_map(|entry| Some(entry.ok()?.path())) {
         if folder.file_name().is_some_and(|name| is_left_over(&name.to_string_lossy(), &prefix)) {
             // Another process may be at it too.

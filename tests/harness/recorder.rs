@@ -22,6 +22,8 @@ use tokio::net::TcpListener;
 pub struct Call {
     /// From the signature: `s3`, `secretsmanager`, `events`, `states`.
     pub service: String,
+    /// From the signature.
+    pub region: String,
     /// Of services that speak JSON: `PutEvents`.
     pub operation: String,
     pub method: String,
@@ -111,7 +113,7 @@ async fn pass_on(
     (s3, others): (u16, u16),
 ) -> Response<Body> {
     let (mut parts, body) = request.into_parts();
-    let service = service_of(&parts).unwrap_or_default();
+    let (region, service) = scope_of(&parts).unwrap_or_default();
     let path_and_query = parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
     let (body, document) = if service == "s3" {
         (body.boxed(), Value::Null)
@@ -128,6 +130,7 @@ async fn pass_on(
         body: document,
         headers: parts.headers.keys().map(ToString::to_string).collect(),
         service,
+        region,
     };
     let port = if call.service == "s3" { s3 } else { others };
     calls.lock().expect("no thread panics holding it").push(call);
@@ -144,8 +147,9 @@ async fn pass_on(
     }
 }
 
-/// `Credential=KEY/DATE/REGION/SERVICE/aws4_request`.
-fn service_of(parts: &Parts) -> Option<String> {
+/// Region and service of `Credential=KEY/DATE/REGION/SERVICE/aws4_request`.
+fn scope_of(parts: &Parts) -> Option<(String, String)> {
     let signature = parts.headers.get("authorization")?.to_str().ok()?;
-    signature.split("Credential=").nth(1)?.split('/').nth(3).map(str::to_owned)
+    let mut scope = signature.split("Credential=").nth(1)?.split('/').skip(2).map(str::to_owned);
+    Some((scope.next()?, scope.next()?))
 }

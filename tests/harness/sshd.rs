@@ -97,7 +97,7 @@ impl Sshd {
         assert!(Path::new(SSHD).exists(), "{SSHD} is missing: install openssh-server");
         remove_leftovers();
         let user = User::shared();
-        let folder = std::env::temp_dir().join(new_name());
+        let folder = tempfile::env::temp_dir().join(new_name());
         for inner in ["", "files", "etc"] {
             fs::create_dir(folder.join(inner)).expect("a folder for the server");
         }
@@ -328,7 +328,8 @@ fn remove_user(name: &str) {
 
 /// `useradd` gives up where another one is at work, so all tests of this machine take turns.
 fn lock_users() -> File {
-    let lock = File::options().create(true).append(true).open(std::env::temp_dir().join(format!("{PREFIX}users.lock")));
+    let lock =
+        File::options().create(true).append(true).open(tempfile::env::temp_dir().join(format!("{PREFIX}users.lock")));
     let lock = lock.expect("the lock file");
     lock.lock().expect("the lock");
     lock
@@ -338,7 +339,7 @@ fn lock_users() -> File {
 fn remove_leftovers() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
-        let folders = fs::read_dir(std::env::temp_dir()).expect("the folder for temporary files");
+        let folders = fs::read_dir(tempfile::env::temp_dir()).expect("the folder for temporary files");
         for folder in folders.filter_map(|entry| Some(entry.ok()?.path())) {
             if !folder.file_name().is_some_and(|name| is_left_over(&name.to_string_lossy(), PREFIX)) {
                 continue;

@@ -227,7 +227,8 @@ async fn a_run_is_stopped_in_time_also_where_the_store_says_nothing() {
     running.signal(nix::sys::signal::Signal::SIGTERM);
     let signalled = std::time::Instant::now();
     running.finish().await.assert_exit(143, "INTERRUPTED");
-    assert!(signalled.elapsed() < Duration::from_secs(4), "it took {:?}", signalled.elapsed());
+    // A second is the machine's, which may be busy.
+    assert!(signalled.elapsed() < Duration::from_secs(5), "it took {:?}", signalled.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::aws::template;
 use crate::harness::moto::Moto;
@@ -145,4 +145,54 @@ async fn every_choice_makes_a_stack() {
     let lacking: BTreeSet<_> =
         all.filter_map(|resource| resource["Type"].as_str()).filter(|kind| !types.contains(*kind)).collect();
     assert_eq!(lacking, MOTO_LACKS.into(), "what moto did not make");
+}
+
+/// What CloudFormation makes of a value whose parameters are these. Conditions are those of the secret.
+fn evaluate(value: &Value, parameters: &BTreeMap<&str, &str>) -> Value {
+    let text = |value: &Value| evaluate(value, parameters).as_str().expect("text").to_owned();
+    let Some((function, of)) = value.as_object().and_then(|object| object.iter().next()) else { return value.clone() };
+    match function.as_str() {
+        "Ref" => parameters.get(of.as_str().expect("a name")).copied().unwrap_or_default().into(),
+        "Fn::If" => {
+            let holds = of[0] == "HasHost" && !parameters["SftpHost"].is_empty();
+            evaluate(&of[if holds { 1 } else { 2 }], parameters)
+        }
+        "Fn::Split" => text(&of[1]).split(of[0].as_str().expect("text")).collect::<Vec<_>>().into(),
+        "Fn::Join" => {
+            let items = evaluate(&of[1], parameters);
+            let items: Vec<_> = items.as_array().expect("a list").iter().map(&text).collect();
+            items.join(of[0].as_str().expect("text")).into()
+        }
+        "Fn::Sub" => {
+            let values = of[1].as_object().expect("values");
+            let fill = |filled: String, (name, value): (&String, &Value)| {
+                filled.replace(&format!("${{{name}}}"), &text(value))
+            };
+            values.iter().fold(of[0].as_str().expect("text").to_owned(), fill).into()
+        }
+        other => panic!("{other} is not for a secret"),
+    }
+}
+
+/// moto's CloudFormation makes no secret.
+#[test]
+fn the_secret_is_json_whatever_is_in_a_password_or_a_key() {
+    let key = "-----BEGIN OPENSSH PRIVATE KEY-----\r\nb3BlbnNzaC1r\n-----END OPENSSH PRIVATE KEY-----\n";
+    let parameters = BTreeMap::from([
+        ("SftpHost", "sftp.partner.example"),
+        ("SftpUsername", "acme"),
+        ("SftpPassword", r#"a "quoted" \back\\slash' and more"#),
+        ("SftpPrivateKey", key),
+        ("SftpPrivateKeyPassphrase", ""),
+    ]);
+    let template = template(TEMPLATE);
+    let secret = evaluate(&template["Resources"]["Secret"]["Properties"]["SecretString"], &parameters);
+    let secret: Value = serde_json::from_str(secret.as_str().expect("text")).expect("JSON");
+    assert_eq!(secret["Host"], "sftp.partner.example");
+    assert_eq!(secret["PrivateKey"], key.replace('\r', ""));
+    assert_eq!(secret["PrivateKeyPassphrase"], "");
+    assert!(
+        secret["Password"].as_str().is_some_and(|text| text.starts_with(r#"a "quoted" \back\\slash' and "#)),
+        "{secret}"
+    );
 }

@@ -86,3 +86,23 @@ async fn the_task_role_allows_what_the_program_does_and_nothing_else() {
         assert!(within, "{action} on {resource}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_service_is_spoken_to_in_its_own_region() {
+    let moto = Moto::shared().await;
+    let partner = Partner::new(moto).await;
+    partner.put("small.txt", "small");
+    let stack = create(moto, &partner.parameters());
+    let seaweed = Seaweed::shared().await;
+    let bucket = stack.output("BucketName");
+    seaweed.client(ADMIN).create_bucket().bucket(bucket).send().await.expect("a bucket in another region");
+    let recorder = Recorder::start(seaweed.port(), moto.port()).await;
+    let run = task(&stack.environment(), &recorder.endpoint(), &partner);
+    // The bucket is elsewhere; ECS says where the task runs.
+    let run = run.env("REGION", "eu-west-1").env("AWS_REGION", "us-east-1").env("EVENT_BUS", "default");
+    run.env("TASK_TOKEN", "no-such-token").finish().await.assert_exit(0, "OK");
+    let spoken: BTreeSet<_> = recorder.calls().into_iter().map(|call| (call.service, call.region)).collect();
+    let expected =
+        [("events", "us-east-1"), ("s3", "eu-west-1"), ("secretsmanager", "us-east-1"), ("states", "us-east-1")];
+    assert_eq!(spoken, expected.map(|(service, region)| (service.to_owned(), region.to_owned())).into());
+}
