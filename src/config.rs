@@ -74,7 +74,7 @@ impl Config {
 
     /// Whether the run is to make objects: not a test, nor a dry run.
     pub fn delivers(&self) -> bool {
-        self.operation == Operation::Retrieve && !self.dry_run
+        self.operation.delivers(self.dry_run)
     }
 
     fn from_os_vars(
@@ -92,6 +92,11 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// Whether the operation is to make objects.
+    pub fn delivers(self, dry_run: bool) -> bool {
+        self == Operation::Retrieve && !dry_run
+    }
+
     /// As `OPERATION` and the records spell it.
     pub fn name(self) -> &'static str {
         match self {

@@ -116,8 +116,8 @@ pub async fn refuse(faults: &config::Faults, records: Records, shutdown: Shutdow
     }
     let notify = if notify.speaks_to_anybody() {
         let sdk = store::s3::load_sdk(region.clone()).await;
-        let at_once = &Connections::default();
-        Some(Notify::start(&notify, upload, (&sdk, at_once), shutdown.token(), &Pulse::default()))
+        let connections = Connections::default();
+        Some(Notify::start(&notify, upload, (&sdk, &connections), shutdown.token(), &Pulse::default()))
     } else {
         None
     };

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use aws_config::timeout::TimeoutConfig;
 use aws_config::{Region, SdkConfig};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,9 @@ mod events;
 mod report_object;
 mod task_token;
 
+/// One try of a request to EventBridge or Step Functions.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The events that are still under way are waited for so long.
 const EVENTS_WITHIN: Duration = Duration::from_secs(60);
 
@@ -114,6 +118,16 @@ impl Notify {
         let (event, answer) = tokio::join!(event, answer);
         event.into_iter().chain(answer).for_each(|warning| warn(told, warning));
     }
+}
+
+fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(ATTEMPT_TIMEOUT).build()
+}
+
+/// What a service said no with, and what `advice` has to say to the code.
+fn refusal(code: Option<&str>, message: Option<&str>, advice: impl Fn(&str) -> &'static str) -> String {
+    let code = code.unwrap_or("an error without a code");
+    format!("{code} ({}){}", message.unwrap_or("no reason was given"), advice(code))
 }
 
 fn warn(told: &mut Told, warning: String) {

@@ -139,13 +139,7 @@ pub fn config(environment: Environment, container: Option<ByteSize>) -> Result<C
             warnings,
             operation,
             job_name,
-            told_with: Box::new(ToldWith {
-                region,
-                upload,
-                stop_grace,
-                delivers: operation == Operation::Retrieve && !dry_run,
-                notify,
-            }),
+            told_with: Box::new(ToldWith { region, upload, stop_grace, delivers: operation.delivers(dry_run), notify }),
         }),
     }
 }

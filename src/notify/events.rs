@@ -10,7 +10,7 @@ use std::time::Duration;
 use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
 use aws_sdk_eventbridge::Client;
-use aws_sdk_eventbridge::config::{Region, timeout::TimeoutConfig};
+use aws_sdk_eventbridge::config::Region;
 use aws_sdk_eventbridge::error::{ProvideErrorMetadata as _, SdkError};
 use aws_sdk_eventbridge::operation::put_events::PutEventsError;
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
@@ -19,6 +19,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::{refusal, timeouts};
 use crate::causes::causes;
 use crate::config::EventBus;
 use crate::exit::Exit;
@@ -36,9 +37,6 @@ const BATCH_BYTES: usize = 240 * 1024;
 const LINGER: Duration = Duration::from_millis(200);
 /// Requests under way: at 50 ms each, 3,200 events a second.
 const AT_ONCE: usize = 16;
-/// One try of a request.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Tries of a batch.
 const ATTEMPTS: NonZeroU32 = NonZeroU32::new(4).unwrap();
 /// The run's own event takes so long at most.
@@ -124,14 +122,10 @@ impl Events {
     pub fn start(sdk: &SdkConfig, bus: &EventBus, stop: CancellationToken, moves: Pulse) -> Self {
         // A bus is spoken to in its own region. The tries are ours: entries fail one by one.
         let region = bus.region().map(|region| Region::new(region.to_owned())).or_else(|| sdk.region().cloned());
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-            .build();
         let config = aws_sdk_eventbridge::config::Builder::from(sdk)
             .region(region)
             .retry_config(RetryConfig::disabled())
-            .timeout_config(timeouts)
+            .timeout_config(timeouts())
             .build();
         let sender = Sender {
             client: Client::from_conf(config),
@@ -232,8 +226,7 @@ impl Sender {
             Exit::Ok => "SFTP Connector Run Completed",
             _ => "SFTP Connector Run Failed",
         };
-        let record = run.record(told);
-        let detail = if record.len() > BATCH_BYTES { run.brief(told) } else { record };
+        let detail = run.record_within(told, BATCH_BYTES);
         let lost_before = {
             let mut tally = self.tally();
             // It is worth a try, whatever became of the others.
@@ -352,12 +345,9 @@ fn reason(error: &SdkError<PutEventsError>) -> String {
     let SdkError::ServiceError(error) = error else {
         return format!("EventBridge was not reached ({})", causes(error));
     };
-    let code = error.err().code().unwrap_or("an error without a code");
-    let message = error.err().message().unwrap_or("no reason was given");
-    let advice = match code {
+    refusal(error.err().code(), error.err().message(), |code| match code {
         "AccessDeniedException" => ": allow events:PutEvents on the bus to the task's role",
         "ResourceNotFoundException" => ": check EVENT_BUS and REGION",
         _ => "",
-    };
-    format!("{code} ({message}){advice}")
+    })
 }

@@ -9,11 +9,11 @@ use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
 use aws_sdk_sfn::Client;
 use aws_sdk_sfn::config::retry::RetryPartition;
-use aws_sdk_sfn::config::timeout::TimeoutConfig;
 use aws_sdk_sfn::error::{ProvideErrorMetadata, SdkError};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::task::JoinHandle;
 
+use super::{refusal, timeouts};
 use crate::causes::causes;
 use crate::exit::Exit;
 use crate::pulse::Pulse;
@@ -21,9 +21,7 @@ use crate::report::{RunEnd, Told};
 
 /// Between two looks at whether something moved.
 const BEAT: Duration = Duration::from_secs(15);
-/// One try of a request.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Tries of one request.
 const ATTEMPTS: u32 = 4;
 /// Bytes of `output`.
 const MOST_OUTPUT: usize = 256 * 1024;
@@ -52,17 +50,16 @@ impl TaskToken {
     /// Says why Step Functions did not take the answer.
     pub async fn answer(self, run: &RunEnd<'_>, told: &Told) -> Result<(), String> {
         self.beating.abort();
-        let record = run.record(told);
-        let within = |most: usize| if record.len() > most { run.brief(told) } else { record.clone() };
         let token = self.token.expose_secret();
         let answered = match run.outcome.exit {
             Exit::Ok => {
-                let answer = self.client.send_task_success().task_token(token).output(within(MOST_OUTPUT));
+                let answer =
+                    self.client.send_task_success().task_token(token).output(run.record_within(told, MOST_OUTPUT));
                 answer.send().await.map(drop).map_err(|error| reason(&error))
             }
             exit => {
                 let answer = self.client.send_task_failure().task_token(token).error(exit.name());
-                answer.cause(within(MOST_CAUSE)).send().await.map(drop).map_err(|error| reason(&error))
+                answer.cause(run.record_within(told, MOST_CAUSE)).send().await.map(drop).map_err(|error| reason(&error))
             }
         };
         answered.map_err(|why| why.replace(token, "(the token)"))
@@ -70,12 +67,10 @@ impl TaskToken {
 }
 
 fn client(sdk: &SdkConfig, purpose: &'static str) -> Client {
-    let timeouts =
-        TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(ATTEMPT_TIMEOUT).build();
     let config = aws_sdk_sfn::config::Builder::from(sdk)
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
         .retry_partition(RetryPartition::new(purpose))
-        .timeout_config(timeouts)
+        .timeout_config(timeouts())
         .build();
     Client::from_conf(config)
 }
@@ -118,14 +113,11 @@ where
     R: std::fmt::Debug + 'static,
 {
     let SdkError::ServiceError(error) = error else { return format!("it was not reached ({})", causes(error)) };
-    let code = error.err().code().unwrap_or("an error without a code");
-    let message = error.err().message().unwrap_or("no reason was given");
-    let advice = match code {
+    refusal(error.err().code(), error.err().message(), |code| match code {
         "AccessDeniedException" => {
             ": allow states:SendTaskSuccess, states:SendTaskFailure and states:SendTaskHeartbeat to the task's role"
         }
         "TaskTimedOut" => ": the state machine no longer waits for it",
         _ => "",
-    };
-    format!("{code} ({message}){advice}")
+    })
 }

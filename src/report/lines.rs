@@ -54,8 +54,14 @@ impl RunEnd<'_> {
         })
     }
 
-    /// What names the run and its end, and nothing that grows with it.
-    pub fn brief(&self, told: &Told) -> String {
+    /// The last record, or, where that has more than `most` bytes, what names the run and its end.
+    pub fn record_within(&self, told: &Told, most: usize) -> String {
+        let record = self.record(told);
+        if record.len() > most { self.brief(told) } else { record }
+    }
+
+    /// Nothing that grows with the run.
+    fn brief(&self, told: &Told) -> String {
         let Self { identity, outcome: Outcome { exit, .. }, .. } = *self;
         to_json(&BriefLine {
             operation: identity.operation,
