@@ -13,8 +13,9 @@ use crate::select::{Rules, SkipReason};
 
 /// Directories and link targets asked for at once.
 const AT_ONCE: usize = 16;
-/// Entries of one run. More than this is a server gone wrong: a tree without an end, or one listing that never stops.
-const MOST_ENTRIES: usize = 10_000_000;
+/// Names of one run, directories included. More than this is a server gone wrong: a tree without an end, or one listing that
+/// never stops.
+const MOST_NAMES: usize = 10_000_000;
 /// Bytes of a path; longer ones cannot be opened anywhere, and end a tree without an end.
 const LONGEST_PATH: usize = 4096;
 /// Most links to directories on one path.
@@ -60,6 +61,7 @@ pub async fn list(pool: &Pool, retry: &Retry, root: &RemotePath, rules: &Rules) 
     let mut listing = Listing::default();
     let mut waiting = vec![Directory::root()];
     let mut reading = FuturesUnordered::new();
+    let mut names = 0;
     loop {
         while reading.len() < AT_ONCE {
             let Some(directory) = waiting.pop() else { break };
@@ -68,12 +70,14 @@ pub async fn list(pool: &Pool, retry: &Retry, root: &RemotePath, rules: &Rules) 
         let Some((directory, result)) = reading.next().await else { break };
         match result {
             Ok(found) => {
-                listing.entries.extend(found.entries);
-                if listing.entries.len() > MOST_ENTRIES {
-                    let message =
-                        format!("the server lists more than {MOST_ENTRIES} files; narrow the run down with EXCLUDE");
+                names += found.len();
+                if names > MOST_NAMES {
+                    let message = format!(
+                        "the server lists more than {MOST_NAMES} files and directories; narrow the run down with EXCLUDE"
+                    );
                     return Err(Error::new(Kind::Failed, message));
                 }
+                listing.entries.extend(found.entries);
                 listing.skipped.extend(found.skipped);
                 listing.unreadable.extend(found.unreadable);
                 waiting.extend(found.directories);
@@ -120,6 +124,13 @@ struct Found {
     skipped: Vec<(RemotePath, SkipReason)>,
     unreadable: Vec<Unreadable>,
     directories: Vec<Directory>,
+}
+
+impl Found {
+    fn len(&self) -> usize {
+        let Self { entries, skipped, unreadable, directories } = self;
+        entries.len() + skipped.len() + unreadable.len() + directories.len()
+    }
 }
 
 struct Walk<'a> {

@@ -197,6 +197,8 @@ mod tests {
             ]
         );
         assert_eq!(plan.files.iter().map(|file| file.key.as_str()).collect::<Vec<_>>(), ["in/y.csv"]);
+        let told: Vec<_> = plan.failed.iter().map(|(_, failure)| failure.message.as_str()).collect();
+        assert!(told[0].contains("\"b/x.csv\" among them") && told[1].contains("\"a/x.csv\" among them"), "{told:?}");
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct FileContext<'a> {
 pub struct KeyTemplate {
     source: String,
     segments: Vec<Vec<KeyPiece>>,
+    /// The key of the run's report, where that is known beforehand.
+    report: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +71,11 @@ enum UnpackPiece {
 }
 
 impl KeyTemplate {
+    /// The same, but no file's key is `report`.
+    pub fn sparing(self, report: Option<String>) -> Self {
+        Self { report, ..self }
+    }
+
     /// The key of a file. [`KeyError::NoModificationTime`] where `{mtime:…}` is asked for and there is none.
     pub fn render(&self, file: &FileContext<'_>) -> Result<ObjectKey, KeyError> {
         let (dir, name) = file.path.rsplit_once('/').unwrap_or(("", file.path));
@@ -97,6 +104,9 @@ impl KeyTemplate {
         })?;
         if key.starts_with(RESERVED) {
             return Err(KeyError::Reserved);
+        }
+        if self.report.as_ref() == Some(&key) {
+            return Err(KeyError::Report);
         }
         ObjectKey::new(key)
     }
@@ -199,7 +209,7 @@ fn without_suffix(path: &str) -> &str {
 impl Default for KeyTemplate {
     /// `{path}`
     fn default() -> Self {
-        Self { source: String::from("{path}"), segments: vec![vec![KeyPiece::Path]] }
+        Self { source: String::from("{path}"), segments: vec![vec![KeyPiece::Path]], report: None }
     }
 }
 

@@ -1,4 +1,4 @@
-//! A configuration told in its own variables, for the log's first lines. No secret.
+//! A configuration told in its own variables, for the log's first lines and the run's report. No secret.
 
 use super::fault::show;
 use super::{Config, EngineKind, HostKeyCheck, SecretSource};
@@ -74,8 +74,7 @@ impl Config {
         self.describe().into_iter().map(shown).collect()
     }
 
-    /// The same on one line, for the log: what resembles a secret is withheld, as a secret in the wrong variable may well
-    /// be a valid glob.
+    /// That on one line, for the log, with long values cut short.
     pub fn summary(&self) -> String {
         let shown = |(name, value): &(&'static str, String)| {
             format!("{name}={}", show(name, value).as_deref().unwrap_or("(withheld)"))

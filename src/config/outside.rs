@@ -9,6 +9,8 @@ use crate::template::RESERVED;
 
 /// Below what is reserved in the destination bucket, where nothing else is said.
 const REPORTS: &str = "runs/";
+/// A path that ends so is a key, and no prefix.
+const KEY_SUFFIX: &str = ".json";
 /// Letters of a token, by the Step Functions API.
 const TOKEN_LIMIT: usize = 2048;
 /// What a report's key has room for besides its name.
@@ -44,9 +46,14 @@ impl ReportUri {
         &self.bucket
     }
 
+    /// The key that every report goes to in `bucket`, where the run's name is no part of it.
+    pub fn fixed_key(&self, bucket: &str) -> Option<&str> {
+        (self.bucket == bucket && self.path.ends_with(KEY_SUFFIX)).then_some(&self.path)
+    }
+
     /// Key of the report of one run of a job.
     pub fn key(&self, job: &str, run: &str) -> String {
-        if self.path.ends_with(".json") { self.path.clone() } else { format!("{}{job}/{run}.json", self.path) }
+        if self.path.ends_with(KEY_SUFFIX) { self.path.clone() } else { format!("{}{job}/{run}.json", self.path) }
     }
 }
 
@@ -130,7 +137,7 @@ fn report_uri(text: &str) -> Result<Option<ReportUri>, String> {
     if path.len() > PATH_LIMIT || path.chars().any(char::is_control) {
         return Err(format!("its path is longer than {PATH_LIMIT} bytes or has a line end in it; {RIGHT}"));
     }
-    let is_whole = path.is_empty() || path.ends_with('/') || path.ends_with(".json");
+    let is_whole = path.is_empty() || path.ends_with('/') || path.ends_with(KEY_SUFFIX);
     Ok(Some(ReportUri { bucket, path: if is_whole { path.to_owned() } else { format!("{path}/") } }))
 }
 
@@ -171,6 +178,8 @@ mod tests {
         ] {
             let read = report_uri(uri).expect(uri).expect("a place");
             assert_eq!((read.bucket(), read.key("job", "run").as_str()), ("reports", key), "{uri}");
+            assert_eq!(read.fixed_key("reports"), key.ends_with("latest.json").then_some(key));
+            assert_eq!(read.fixed_key("other"), None);
         }
         assert_eq!(report_uri("none"), Ok(None));
         for uri in [

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::remote::{RemotePath, TrustedHostKey};
 use crate::select::Rules;
+use crate::template::KeyTemplate;
 use crate::units::ByteSize;
 
 /// S3's limits on a part, and on an object that is put in one request.
@@ -101,7 +102,7 @@ pub fn config(environment: Environment, container: Option<ByteSize>) -> Result<C
         read.optional(&settings.region, values::region),
         sftp(read, &settings),
         rules(read, &settings),
-        read.or_default(&settings.key_template, str::parse),
+        read.or_default(&settings.key_template, str::parse::<KeyTemplate>),
         unpack(read, &settings),
         read.or_default(&settings.max_attempts, number(NonZeroU32::MIN..=const { NonZeroU32::new(1000).unwrap() })),
         read.or_default(&settings.dry_run, boolean),
@@ -111,6 +112,9 @@ pub fn config(environment: Environment, container: Option<ByteSize>) -> Result<C
         LogSettings::read(read, &settings),
     );
     let (operation, region, sftp, rules, keys, unpack, max_attempts, dry_run, job_name, stop_grace, notify, log) = rest;
+    let own_report =
+        notify.report.as_ref().zip(bucket.as_deref()).and_then(|(report, bucket)| report.fixed_key(bucket));
+    let keys = keys.sparing(own_report.map(str::to_owned));
 
     let Reading { faults, warnings } = reading;
     match (bucket, directory, secret) {

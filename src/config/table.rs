@@ -205,13 +205,14 @@ pub fn later(name: &str) -> Option<&'static str> {
     LATER.iter().copied().find(|known| *known == name)
 }
 
-/// The known name that `name` is one slip away from: a letter missing, added, wrong, or swapped with its neighbour, or
-/// the case. `None` for a name that is known itself.
+/// The known name that `name` is one slip away from: a letter missing, added, wrong, or swapped with its neighbour, the
+/// case, or `SFTP_` or `S3_` in front. `None` for a name that is known itself.
 pub fn near_miss(name: &str) -> Option<&'static str> {
     if known(name).is_some() || later(name).is_some() {
         return None;
     }
-    let slipped = |known: &&str| name.eq_ignore_ascii_case(known) || strsim::osa_distance(name, known) == 1;
+    let bare = name.strip_prefix("SFTP_").or_else(|| name.strip_prefix("S3_")).unwrap_or(name);
+    let slipped = |known: &&str| bare.eq_ignore_ascii_case(known) || strsim::osa_distance(name, known) == 1;
     variables().map(|variable| variable.name).chain(LATER.iter().copied()).find(slipped)
 }
 
@@ -251,6 +252,8 @@ mod tests {
             ("INCLIDE", Some("INCLUDE")),
             ("BUCEKT", Some("BUCKET")),
             ("bucket", Some("BUCKET")),
+            ("SFTP_PORT", Some("PORT")),
+            ("S3_BUCKET", Some("BUCKET")),
             ("AFTER_TRANFER", Some("AFTER_TRANSFER")),
             ("INCLUDE", None),
             ("DONE_FILE", None),

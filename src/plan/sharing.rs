@@ -11,19 +11,30 @@ pub const SMALLEST_ARCHIVE: u64 = 22;
 
 /// Files that share a key all fail: which of them was meant cannot be known.
 pub fn fail_collisions(plan: &mut Plan) {
-    let mut sharing: HashMap<ObjectKey, u32> = HashMap::with_capacity(plan.files.len());
-    for file in &plan.files {
-        *sharing.entry(file.key.clone()).or_default() += 1;
+    /// Who has one key. Each but the first is told of the first, and the first of the last.
+    struct Sharers {
+        count: u32,
+        first: usize,
+        last: usize,
+    }
+    let mut sharing: HashMap<ObjectKey, Sharers> = HashMap::with_capacity(plan.files.len());
+    for (index, file) in plan.files.iter().enumerate() {
+        let alone = || Sharers { count: 0, first: index, last: index };
+        let sharers = sharing.entry(file.key.clone()).or_insert_with(alone);
+        sharers.count += 1;
+        sharers.last = index;
     }
     if sharing.len() == plan.files.len() {
         return;
     }
-    for file in std::mem::take(&mut plan.files) {
+    let paths: Vec<String> = plan.files.iter().map(|file| file.relative.clone()).collect();
+    for (index, file) in std::mem::take(&mut plan.files).into_iter().enumerate() {
         match sharing.get(&file.key) {
-            Some(&files) if files > 1 => {
+            Some(&Sharers { count, first, last }) if count > 1 => {
+                let other = &paths[if index == first { last } else { first }];
                 let message = format!(
-                    "{files} files of this run map to the key {:?}; none of them is delivered. Make KEY_TEMPLATE tell \
-                     them apart, for example with {{path}}",
+                    "{count} files of this run map to the key {:?}, {other:?} among them; none of them is delivered. Make \
+                     KEY_TEMPLATE tell them apart, for example with {{path}}",
                     file.key.as_str()
                 );
                 plan.failed.push((file.remote, Failure::new(FailureCode::KeyCollision, message)));

@@ -24,6 +24,8 @@ pub enum KeyError {
     DotSegment,
     #[error("the key is below {RESERVED}, where the program keeps its own; see KEY_TEMPLATE")]
     Reserved,
+    #[error("the key is the one that REPORT_URI gives the run's report; change one of the two")]
+    Report,
     #[error("KEY_TEMPLATE asks for {{mtime}}, and the server tells no modification time")]
     NoModificationTime,
 }

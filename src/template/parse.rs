@@ -64,7 +64,7 @@ impl FromStr for KeyTemplate {
             segment.push(piece);
             Ok(())
         })?;
-        Ok(Self { source: source.to_owned(), segments })
+        Ok(Self { source: source.to_owned(), segments, report: None })
     }
 }
 

@@ -152,10 +152,9 @@ impl Transfer {
                 match tokio::time::timeout(ANSWER_WITHIN, request).await {
                     Ok(sent) => (fed, sent.map_err(NotSent::Store)?),
                     Err(_) => {
-                        return Err(NotSent::Store(Failure {
-                            may_pass: true,
-                            ..Failure::new(FailureCode::WriteFileError, "the store did not answer once all was sent")
-                        }));
+                        let silent =
+                            store::Error::new(store::Kind::Unavailable, "the store did not answer once all was sent");
+                        return Err(NotSent::Store(self.write_failure(&silent)));
                     }
                 }
             }

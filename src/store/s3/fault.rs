@@ -81,14 +81,17 @@ pub fn advice(kind: Kind, code: Option<&str>, bucket: &str, endpoint: Option<&st
             "; the bucket is in another region: set REGION to the bucket's".to_owned()
         }
         (Kind::Denied, Some(code)) if is_of_credentials(code) => {
-            "; the AWS credentials themselves are not accepted: they are wrong, expired or for another partition".to_owned()
+            "; the AWS credentials themselves are not accepted: they are wrong, expired or for another partition"
+                .to_owned()
         }
         (Kind::Denied, Some(code)) if code.starts_with("KMS.") => {
             "; check KMS_KEY_ID, or the bucket's default key, and that the task role may use it".to_owned()
         }
-        (Kind::Denied, Some(_)) => "; is BUCKET spelt right, and whose is it? The task role needs s3:PutObject and s3:AbortMultipartUpload on the bucket's objects, \
-             s3:PutObjectTagging with OBJECT_TAGS, and kms:GenerateDataKey and kms:Decrypt where a KMS key encrypts them"
-            .to_owned(),
+        (Kind::Denied, Some(_)) => format!(
+            "; is {bucket} the right bucket, and whose is it? The task role needs s3:PutObject and s3:AbortMultipartUpload on the \
+             bucket's objects, s3:PutObjectTagging with OBJECT_TAGS, and kms:GenerateDataKey and kms:Decrypt where a KMS \
+             key encrypts them"
+        ),
         _ => String::new(),
     }
 }
