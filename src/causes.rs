@@ -1,4 +1,4 @@
-//! An error and what it came from, in one line.
+//! An error in one line: what it came from, or the code that a service said no with.
 
 use std::error::Error;
 
@@ -14,6 +14,12 @@ pub fn causes(error: &dyn Error) -> String {
         }
     }
     told.join(": ")
+}
+
+/// What a service said no with, and what `advice` has to say to the code; it begins with what stands between the two.
+pub fn refusal(code: Option<&str>, message: Option<&str>, advice: impl Fn(&str) -> &'static str) -> String {
+    let code = code.unwrap_or("an error without a code");
+    format!("{code} ({}){}", message.unwrap_or("no reason was given"), advice(code))
 }
 
 #[cfg(test)]

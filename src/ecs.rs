@@ -8,6 +8,8 @@ use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use http_body_util::{BodyExt as _, Limited};
 use serde::{Deserialize, Serialize};
 
+use crate::causes::causes;
+
 /// The endpoint is a process on the same host.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// A task's description is a few kilobytes.
@@ -48,8 +50,8 @@ async fn get(url: &str) -> Result<Vec<u8>, String> {
     let connector = Connector::builder()
         .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
         .connector_settings(HttpConnectorSettings::builder().connect_timeout(ANSWER_WITHIN).build());
-    let response =
-        SharedHttpConnector::new(connector.build()).call(request).await.map_err(|error| format!("{error:?}"))?;
+    let response = SharedHttpConnector::new(connector.build()).call(request).await;
+    let response = response.map_err(|error| causes(&error))?;
     let status = response.status().as_u16();
     if status != 200 {
         return Err(format!("HTTP status {status}"));

@@ -74,7 +74,7 @@ pub async fn run(config: Config, records: Records, terminal: Terminal, shutdown:
         &config.notify.of_a_run(config.delivers()),
         &config.upload,
         (&sdk, &connections),
-        shutdown.token(),
+        &shutdown,
         &moves,
     );
     let job =
@@ -117,7 +117,7 @@ pub async fn refuse(faults: &config::Faults, records: Records, shutdown: Shutdow
     let notify = if notify.speaks_to_anybody() {
         let sdk = store::s3::load_sdk(region.clone()).await;
         let connections = Connections::default();
-        Some(Notify::start(&notify, upload, (&sdk, &connections), shutdown.token(), &Pulse::default()))
+        Some(Notify::start(&notify, upload, (&sdk, &connections), &shutdown, &Pulse::default()))
     } else {
         None
     };

@@ -8,7 +8,6 @@ use std::time::Duration;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{Region, SdkConfig};
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 use crate::config::{NotifySettings, UploadSettings};
 use crate::ecs::{self, Task};
@@ -37,27 +36,28 @@ pub struct Notify {
     events: Option<Events>,
     token: Option<TaskToken>,
     metrics: bool,
-    task: Option<JoinHandle<Option<Task>>>,
+    task: Option<JoinHandle<Result<Task, String>>>,
 }
 
 impl Notify {
-    /// Sends the first heartbeat. `moves` counts what the further ones speak of. Once `stop` is cancelled, nothing is tried
-    /// again.
+    /// Sends the first heartbeat. `moves` counts what the further ones speak of. Once `shutdown` is asked for, nothing is tried
+    /// again; who waited for the run and no longer does asks for it here.
     pub fn start(
         settings: &NotifySettings,
         upload: &UploadSettings,
         (sdk, connections): (&SdkConfig, &Connections),
-        stop: &CancellationToken,
+        shutdown: &Shutdown,
         moves: &Pulse,
     ) -> Self {
         let own_region = settings.own_region.clone().map(Region::new).or_else(|| sdk.region().cloned());
         let own = &sdk.to_builder().region(own_region).build();
         let report = |uri| ReportObject::new((sdk, connections.clone()), uri, upload, moves.clone());
-        let events = |bus| Events::start(own, bus, stop.clone(), moves.clone());
+        let events = |bus| Events::start(own, bus, shutdown.token().clone(), moves.clone());
+        let token = |token| TaskToken::start(own, token, moves.clone(), shutdown.clone());
         Self {
             report: settings.report.clone().map(report),
             events: settings.event_bus.as_ref().map(events),
-            token: settings.task_token.clone().map(|token| TaskToken::start(own, token, moves.clone())),
+            token: settings.task_token.clone().map(token),
             metrics: settings.metrics,
             task: settings.ecs_metadata.clone().map(|endpoint| tokio::spawn(find_task(endpoint))),
         }
@@ -86,27 +86,46 @@ impl Notify {
         }
         let share = (phases.telling - phases.aborting) / 3;
         let task = match self.task {
-            Some(task) => task.await.ok().flatten(),
+            Some(task) => match task.await.unwrap_or_else(|error| Err(error.to_string())) {
+                Ok(task) => Some(task),
+                Err(why) => {
+                    warn(told, format!("the ECS task that this runs in is not known: {why}"));
+                    None
+                }
+            },
             None => None,
         };
+        if let Some(unheard) = self.token.as_ref().and_then(TaskToken::unheard) {
+            // The log has it since then.
+            told.warnings.push(format!("TASK_TOKEN: Step Functions did not take the last heartbeat: {unheard}"));
+        }
         let events = match self.events {
             Some(events) => {
-                let within = if shutdown.cause().is_some() { share } else { EVENTS_WITHIN };
-                let closed = events.close(within).await;
+                let time_is_up = async {
+                    tokio::select! {
+                        () = tokio::time::sleep(EVENTS_WITHIN) => {}
+                        () = shutdown.grace_is_over(phases.aborting + share) => {}
+                    }
+                };
+                let closed = events.close(time_is_up).await;
                 closed.lost.into_iter().for_each(|lost| warn(told, lost));
                 Some(closed.sender)
             }
             None => None,
         };
+        let mut abandoned = None;
         if let Some(report) = self.report {
             let identity = run.identity;
             let place = report.place(&identity.connector_id, &identity.transfer_id);
             // It names itself: whoever reads a copy knows where it came from.
             let record = run.record(&Told { report: Some(place.to_string()), warnings: told.warnings.clone() });
             let document = Document::new(&record, settings, task.as_ref(), files);
-            match report.write(&place, &document, shutdown.grace_is_over(phases.telling - share)).await {
+            match report.write(&place, document, shutdown.grace_is_over(phases.telling - share)).await {
                 Ok(()) => told.report = Some(place.to_string()),
-                Err(why) => warn(told, format!("the run's report was not written: {why}")),
+                Err(not_written) => {
+                    warn(told, format!("the run's report was not written: {}", not_written.why));
+                    abandoned = not_written.ending;
+                }
             }
         }
         let known = told.clone();
@@ -117,6 +136,10 @@ impl Notify {
         };
         let (event, answer) = tokio::join!(event, answer);
         event.into_iter().chain(answer).for_each(|warning| warn(told, warning));
+        if let Some(ending) = abandoned {
+            // It tells of its failures itself.
+            let _ = ending.await;
+        }
     }
 }
 
@@ -124,32 +147,19 @@ fn timeouts() -> TimeoutConfig {
     TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(ATTEMPT_TIMEOUT).build()
 }
 
-/// What a service said no with, and what `advice` has to say to the code.
-fn refusal(code: Option<&str>, message: Option<&str>, advice: impl Fn(&str) -> &'static str) -> String {
-    let code = code.unwrap_or("an error without a code");
-    format!("{code} ({}){}", message.unwrap_or("no reason was given"), advice(code))
-}
-
 fn warn(told: &mut Told, warning: String) {
     tracing::warn!("{warning}");
     told.warnings.push(warning);
 }
 
-async fn find_task(endpoint: String) -> Option<Task> {
-    match ecs::task(&endpoint).await {
-        Ok(task) => {
-            tracing::info!(
-                task = task.task_arn,
-                cluster = task.cluster,
-                family = task.family,
-                revision = task.revision,
-                "running as an ECS task"
-            );
-            Some(task)
-        }
-        Err(why) => {
-            tracing::warn!(error = why, "the ECS task that this runs in is not known");
-            None
-        }
-    }
+async fn find_task(endpoint: String) -> Result<Task, String> {
+    let task = ecs::task(&endpoint).await?;
+    tracing::info!(
+        task = task.task_arn,
+        cluster = task.cluster,
+        family = task.family,
+        revision = task.revision,
+        "running as an ECS task"
+    );
+    Ok(task)
 }

@@ -1,4 +1,4 @@
-//! Whether anything moves between the two networks: counted where data and answers arrive and where data leaves, and looked
+//! Whether anything moves between the two networks: counted where data and names arrive and where data leaves, and looked
 //! at by whoever has to tell a slow run from one that is stuck.
 
 use std::sync::Arc;

@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::connect::{Connected, exit_of};
-use crate::exit::Exit;
 use crate::failure::{Failure, FailureCode};
 use crate::list::{self, Entry, Listing, Unreadable};
 use crate::plan::{self, Plan, RunContext};
@@ -18,7 +17,7 @@ use crate::remote::{Error, FileKind, Kind, RemotePath};
 use crate::report::{FileRecord, FileResult, Outcome, Reporter, Totals};
 use crate::retry::Retry;
 use crate::select::{Decision, SkipReason};
-use crate::shutdown::{Phases, Shutdown};
+use crate::shutdown::{Cause, Phases, Shutdown};
 use crate::store::Store;
 use crate::transfer::{Settings, Stop, Tally, Transfer};
 
@@ -101,7 +100,7 @@ pub async fn retrieve(
 
     let totals = counters.totals();
     match shutdown.cause() {
-        Some(exit) if tally.completed < planned => Outcome { exit, totals, message: Some(stopped_message(&totals)) },
+        Some(_) if tally.completed < planned => stopped(shutdown, totals),
         _ => Outcome { exit: tally.exit(), totals, message: tally.message() },
     }
 }
@@ -167,13 +166,12 @@ fn no_directory(config: &Config, error: &Error) -> Outcome {
 
 /// A run that was stopped before its end.
 pub fn stopped(shutdown: &Shutdown, totals: Totals) -> Outcome {
-    let exit = shutdown.cause().unwrap_or(Exit::Terminated);
-    Outcome { exit, totals, message: Some(stopped_message(&totals)) }
-}
-
-fn stopped_message(totals: &Totals) -> String {
-    format!(
-        "stopped by a signal: {} of {} files were delivered; another run delivers all that it selects",
-        totals.files_completed, totals.files_selected
-    )
+    let cause = shutdown.cause().unwrap_or(Cause::Terminated);
+    let message = format!(
+        "{}: {} of {} files were delivered; another run delivers all that it selects",
+        cause.as_str(),
+        totals.files_completed,
+        totals.files_selected
+    );
+    Outcome { exit: cause.exit(), totals, message: Some(message) }
 }

@@ -1,4 +1,5 @@
-//! Stopping in good order: SIGTERM and SIGINT become a token that everything under way listens to.
+//! Stopping in good order: SIGTERM, SIGINT and whoever no longer wants the run become a token that everything under way
+//! listens to.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,12 +10,41 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exit::Exit;
 
-/// Whether the run is to stop, and how it will have ended then. Clones share one state.
+/// Why a run stops before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// SIGTERM.
+    Terminated,
+    /// SIGINT.
+    Interrupted,
+    /// Step Functions, which had waited for the run, no longer does: another try may be under way.
+    GivenUp,
+}
+
+impl Cause {
+    /// How the run ends for it.
+    pub fn exit(self) -> Exit {
+        match self {
+            Cause::Terminated | Cause::GivenUp => Exit::Terminated,
+            Cause::Interrupted => Exit::Interrupted,
+        }
+    }
+
+    /// What stopped the run, for its last record.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::Terminated | Cause::Interrupted => "stopped by a signal",
+            Cause::GivenUp => "stopped because Step Functions no longer waits for this task",
+        }
+    }
+}
+
+/// Whether the run is to stop, and why. Clones share one state.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     token: CancellationToken,
     /// Why, and since when.
-    cause: Arc<OnceLock<(Exit, Instant)>>,
+    cause: Arc<OnceLock<(Cause, Instant)>>,
 }
 
 impl Shutdown {
@@ -23,13 +53,13 @@ impl Shutdown {
         &self.token
     }
 
-    /// How the run ends if it stops for this; `None` while nothing asked it to.
-    pub fn cause(&self) -> Option<Exit> {
+    /// `None` while nothing asked the run to stop.
+    pub fn cause(&self) -> Option<Cause> {
         self.cause.get().map(|(cause, _)| *cause)
     }
 
     /// Asks the run to stop. The first cause stands.
-    pub fn stop(&self, cause: Exit) {
+    pub fn stop(&self, cause: Cause) {
         if self.cause.set((cause, Instant::now())).is_ok() {
             self.token.cancel();
         }
@@ -77,12 +107,15 @@ impl Phases {
 /// Where the handlers cannot be installed.
 pub fn on_signals() -> std::io::Result<Shutdown> {
     let shutdown = Shutdown::default();
-    for (kind, cause) in [(SignalKind::terminate(), Exit::Terminated), (SignalKind::interrupt(), Exit::Interrupted)] {
+    for (kind, cause) in [(SignalKind::terminate(), Cause::Terminated), (SignalKind::interrupt(), Cause::Interrupted)] {
         let mut signals = signal(kind)?;
         let shutdown = shutdown.clone();
         tokio::spawn(async move {
             if signals.recv().await.is_some() {
-                tracing::warn!(signal = cause.code() - 128, "stopping: no new work is begun, open uploads are aborted");
+                tracing::warn!(
+                    signal = cause.exit().code() - 128,
+                    "stopping: no new work is begun, open uploads are aborted"
+                );
                 shutdown.stop(cause);
             }
         });
@@ -99,7 +132,7 @@ mod tests {
         let phases = Phases::of(Duration::from_secs(25));
         let shutdown = Shutdown::default();
         let start = Instant::now();
-        shutdown.stop(Exit::Terminated);
+        shutdown.stop(Cause::Terminated);
         for (phase, seconds) in
             [(phases.finishing, 17), (phases.aborting, 20), (phases.telling, 23), (phases.last_words, 24)]
         {

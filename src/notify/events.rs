@@ -19,8 +19,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::{refusal, timeouts};
-use crate::causes::causes;
+use super::timeouts;
+use crate::causes::{causes, refusal};
 use crate::config::EventBus;
 use crate::exit::Exit;
 use crate::pulse::Pulse;
@@ -37,13 +37,15 @@ const BATCH_BYTES: usize = 240 * 1024;
 const LINGER: Duration = Duration::from_millis(200);
 /// Requests under way: at 50 ms each, 3,200 events a second.
 const AT_ONCE: usize = 16;
-/// Tries of a batch.
-const ATTEMPTS: NonZeroU32 = NonZeroU32::new(4).unwrap();
+/// Tries of a batch, with up to 3.75 s of pauses between them.
+const ATTEMPTS: NonZeroU32 = NonZeroU32::new(5).unwrap();
 /// The run's own event takes so long at most.
 const RUN_EVENT_WITHIN: Duration = Duration::from_secs(20);
-/// So many batches lost one after another, nothing of which was taken, and no further one is tried: a run does not wait for a
-/// bus that is not there.
+/// So many batches lost one after another, nothing of which was taken, and the bus counts as closed: a run does not wait for
+/// one that is not there.
 const LOST_IN_A_ROW: u32 = 3;
+/// One batch is tried so often while the bus counts as closed.
+const PROBED_EVERY: Duration = Duration::from_secs(60);
 
 /// An event on its way.
 struct Event {
@@ -93,13 +95,41 @@ struct Tally {
     sent: u64,
     taken: u64,
     lost_in_a_row: u32,
+    /// While the bus counts as closed: when a batch is tried next.
+    closed_until: Option<Instant>,
     /// Why the last that was lost was lost.
     why: Option<String>,
 }
 
 impl Tally {
-    fn given_up(&self) -> bool {
-        self.lost_in_a_row >= LOST_IN_A_ROW
+    /// Whether a batch is worth a try: one now and then while the bus counts as closed.
+    fn may_try(&mut self) -> bool {
+        let now = Instant::now();
+        match self.closed_until {
+            Some(until) if now < until => false,
+            Some(_) => {
+                self.closed_until = Some(now + PROBED_EVERY);
+                true
+            }
+            None => true,
+        }
+    }
+
+    fn batch_ended(&mut self, any_taken: bool) {
+        if any_taken {
+            self.lost_in_a_row = 0;
+            self.closed_until = None;
+            return;
+        }
+        self.lost_in_a_row += 1;
+        if self.lost_in_a_row == LOST_IN_A_ROW {
+            self.closed_until = Some(Instant::now() + PROBED_EVERY);
+            tracing::warn!(
+                error = self.why(),
+                "EVENT_BUS takes nothing: events are lost, and one batch is tried every {} s",
+                PROBED_EVERY.as_secs()
+            );
+        }
     }
 
     fn why(&self) -> &str {
@@ -118,7 +148,7 @@ struct Left {
 }
 
 impl Events {
-    /// Nothing is tried again once `stop` is cancelled. `moves` counts what was taken.
+    /// `moves` counts what was taken. Once `stop` is cancelled, nobody waits for room among what is to be sent.
     pub fn start(sdk: &SdkConfig, bus: &EventBus, stop: CancellationToken, moves: Pulse) -> Self {
         // A bus is spoken to in its own region. The tries are ours: entries fail one by one.
         let region = bus.region().map(|region| Region::new(region.to_owned())).or_else(|| sdk.region().cloned());
@@ -130,11 +160,12 @@ impl Events {
         let sender = Sender {
             client: Client::from_conf(config),
             bus: bus.as_str().to_owned(),
-            retry: Retry { max_attempts: ATTEMPTS, stop },
+            // Until the run has no more time for it, stopped or not.
+            retry: Retry { max_attempts: ATTEMPTS, stop: CancellationToken::new() },
             moves,
             tally: Arc::default(),
         };
-        let (queue, receiver) = EventQueue::new();
+        let (queue, receiver) = EventQueue::new(stop);
         let no_more = CancellationToken::new();
         let sending = tokio::spawn(send_all(sender.clone(), receiver, no_more.clone()));
         Self { sender, queue, no_more, sending }
@@ -145,23 +176,25 @@ impl Events {
         self.queue.clone()
     }
 
-    /// Sends what waits, and takes no more.
-    pub async fn close(mut self, within: Duration) -> Closed {
+    /// Sends what waits, until `time_is_up`, and takes no more.
+    pub async fn close(mut self, time_is_up: impl Future<Output = ()>) -> Closed {
         self.no_more.cancel();
-        let in_time = tokio::time::timeout(within, &mut self.sending).await.is_ok();
-        if !in_time {
-            self.sending.abort();
-        }
+        let in_time = tokio::select! {
+            _ = &mut self.sending => true,
+            () = time_is_up => false,
+        };
+        let left = if in_time { 0 } else { self.queue.waiting() };
+        self.sending.abort();
         let lost = {
             let tally = self.sender.tally();
-            let dropped = self.queue.dropped();
-            let (lost, of) = (tally.sent - tally.taken + dropped, tally.sent + dropped);
+            let unsent = self.queue.dropped() + left;
+            let (lost, of) = (tally.sent - tally.taken + unsent, tally.sent + unsent);
             match (lost, in_time) {
-                (0, true) => None,
+                (0, _) => None,
                 (_, true) => Some(format!("EVENT_BUS: {lost} of {of} events were lost: {}", tally.why())),
                 (_, false) => {
                     let why = tally.why.as_deref().unwrap_or("the bus is slow");
-                    Some(format!("EVENT_BUS: {lost} events or more were lost, not all was sent in time: {why}"))
+                    Some(format!("EVENT_BUS: {lost} of {of} events were lost, as time was up: {why}"))
                 }
             }
         };
@@ -177,7 +210,7 @@ async fn send_all(sender: Sender, mut queue: mpsc::Receiver<FileEvent>, no_more:
             under_way.join_next().await;
         }
         let sender = sender.clone();
-        under_way.spawn(async move { sender.deliver(batch).await });
+        under_way.spawn(async move { sender.deliver(batch, false).await });
     }
     under_way.join_all().await;
 }
@@ -227,47 +260,50 @@ impl Sender {
             _ => "SFTP Connector Run Failed",
         };
         let detail = run.record_within(told, BATCH_BYTES);
-        let lost_before = {
-            let mut tally = self.tally();
-            // It is worth a try, whatever became of the others.
-            tally.lost_in_a_row = 0;
-            tally.sent - tally.taken
+        let event = self.deliver(vec![Event { detail_type, detail }], true);
+        let lost = match tokio::time::timeout(RUN_EVENT_WITHIN, event).await {
+            Ok(lost) => lost,
+            Err(_) => Some(format!("it was not taken within {} s", RUN_EVENT_WITHIN.as_secs())),
         };
-        let event = self.deliver(vec![Event { detail_type, detail }]);
-        // Where time is over, nothing was taken.
-        let _ = tokio::time::timeout(RUN_EVENT_WITHIN, event).await;
-        let tally = self.tally();
-        (tally.sent - tally.taken > lost_before)
-            .then(|| format!("EVENT_BUS: the event of the run's end was lost: {}", tally.why()))
+        lost.map(|why| format!("EVENT_BUS: the event of the run's end was lost: {why}"))
     }
 
-    /// Sends a batch until it is taken or lost.
-    async fn deliver(&self, mut events: Vec<Event>) {
-        self.tally().sent += events.len() as u64;
-        let mut any_taken = false;
-        for attempt in 1.. {
-            if self.tally().given_up() {
-                return;
+    /// Sends a batch until it is taken or lost, `at_any_rate` also while the bus counts as closed. Says why, where some of it
+    /// was lost.
+    async fn deliver(&self, mut events: Vec<Event>, at_any_rate: bool) -> Option<String> {
+        {
+            let mut tally = self.tally();
+            tally.sent += events.len() as u64;
+            if !(at_any_rate || tally.may_try()) {
+                return Some(tally.why().to_owned());
             }
+        }
+        let mut any_taken = false;
+        let mut why_lost = None;
+        for attempt in 1.. {
             let count = events.len();
             let Left { again, lost, why } = self.put(events).await;
             let taken = count - again.len() - lost;
             any_taken |= taken > 0;
-            {
-                let mut tally = self.tally();
-                tally.taken += taken as u64;
-                tally.why = why.or(tally.why.take());
-            }
             if taken > 0 {
                 self.moves.beat();
             }
-            events = again;
-            if events.is_empty() || !self.retry.wait(attempt).await {
+            {
+                let mut tally = self.tally();
+                tally.taken += taken as u64;
+                tally.why = why.clone().or(tally.why.take());
+            }
+            let is_over = again.is_empty() || !self.retry.wait(attempt).await;
+            if lost > 0 || (is_over && !again.is_empty()) {
+                why_lost = why;
+            }
+            if is_over {
                 break;
             }
+            events = again;
         }
-        let mut tally = self.tally();
-        tally.lost_in_a_row = if any_taken { 0 } else { tally.lost_in_a_row + 1 };
+        self.tally().batch_ended(any_taken);
+        why_lost
     }
 
     async fn put(&self, events: Vec<Event>) -> Left {
@@ -347,7 +383,32 @@ fn reason(error: &SdkError<PutEventsError>) -> String {
     };
     refusal(error.err().code(), error.err().message(), |code| match code {
         "AccessDeniedException" => ": allow events:PutEvents on the bus to the task's role",
-        "ResourceNotFoundException" => ": check EVENT_BUS and REGION",
+        "ResourceNotFoundException" => ": check EVENT_BUS; a bus of another region or account is given by its ARN",
         _ => "",
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bus_that_takes_nothing_is_tried_now_and_then_until_it_does() {
+        let mut tally = Tally::default();
+        for _ in 0..LOST_IN_A_ROW {
+            assert!(tally.may_try());
+            tally.batch_ended(false);
+        }
+        for _ in 0..3 {
+            assert!(!tally.may_try());
+            tokio::time::advance(PROBED_EVERY).await;
+            assert!(tally.may_try(), "one");
+            assert!(!tally.may_try(), "and no other");
+            tally.batch_ended(false);
+        }
+        tokio::time::advance(PROBED_EVERY).await;
+        assert!(tally.may_try());
+        tally.batch_ended(true);
+        assert!(tally.may_try() && tally.may_try());
+    }
 }

@@ -4,14 +4,15 @@ use std::fmt;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
-use bytes::Bytes;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::checksum::Crc64Nvme;
 use crate::config::{ObjectAttributes, ReportUri, UploadSettings};
 use crate::pulse::Pulse;
 use crate::report::Document;
 use crate::store::s3::{Connections, S3Store};
-use crate::store::{Body, NewObject, Store as _, Upload};
+use crate::store::{self, Body, NewObject, Store as _, Upload};
 use crate::template::ObjectKey;
 
 /// A report of more bytes goes in parts of so many: that of 15,000 files.
@@ -26,6 +27,19 @@ const BYTES_A_MINUTE: u64 = 100 << 20;
 pub struct ReportObject {
     store: S3Store,
     uri: ReportUri,
+}
+
+/// Why a report is not there.
+pub struct NotWritten {
+    pub why: String,
+    /// What was begun and is still to be ended, which takes as long as the store does.
+    pub ending: Option<JoinHandle<()>>,
+}
+
+impl From<store::Error> for NotWritten {
+    fn from(error: store::Error) -> Self {
+        Self { why: error.to_string(), ending: None }
+    }
 }
 
 /// Where one report goes.
@@ -64,15 +78,16 @@ impl ReportObject {
     ///
     /// # Errors
     ///
-    /// Says why it is not there.
+    /// [`NotWritten`] says why it is not there.
     pub async fn write(
-        &self,
+        self,
         place: &Place,
-        document: &Document,
+        document: Document,
         stop: impl Future<Output = ()>,
-    ) -> Result<(), String> {
+    ) -> Result<(), NotWritten> {
+        let key = ObjectKey::new(place.key.clone());
         let object = NewObject {
-            key: ObjectKey::new(place.key.clone()).map_err(|error| error.to_string())?,
+            key: key.map_err(|error| NotWritten { why: error.to_string(), ending: None })?,
             content_type: "application/json".to_owned(),
             metadata: Vec::new(),
         };
@@ -84,41 +99,60 @@ impl ReportObject {
             }
             format!("{place} was not stored in time")
         };
-        let mut pieces = document.pieces(PART);
         if document.size() <= PART as u64 {
+            let pieces = document.pieces(PART).collect();
             return tokio::select! {
-                stored = self.store.put(&object, Body::buffered(pieces.collect())) => stored.map_err(|e| e.to_string()),
-                why = stop => Err(why),
+                stored = self.store.put(&object, Body::buffered(pieces)) => Ok(stored?),
+                why = stop => Err(NotWritten { why, ending: None }),
             };
         }
-        // Not given up midway: the store may have begun. What is begun is ended.
-        let id = self.store.begin(&object).await.map_err(|error| error.to_string())?;
-        let upload = Upload { object: &object, id: &id };
-        let ended = tokio::select! {
-            stored = self.store_parts(&upload, &mut pieces) => stored.map_err(|error| error.to_string()),
-            why = stop => Err(why),
-        };
-        if ended.is_err()
-            && let Err(error) = self.store.abort(&upload).await
-        {
-            tracing::warn!(error = %error, "the upload of the run's report was not aborted");
+        // A task of its own: what is begun is ended, and nobody else has to wait for that.
+        let give_up = CancellationToken::new();
+        let mut storing = tokio::spawn(store_in_parts(self.store, object, document, give_up.clone()));
+        tokio::select! {
+            stored = &mut storing => match stored {
+                Ok(stored) => Ok(stored?),
+                Err(error) => Err(NotWritten { why: error.to_string(), ending: None }),
+            },
+            why = stop => {
+                give_up.cancel();
+                let ending = tokio::spawn(async { drop(storing.await) });
+                Err(NotWritten { why, ending: Some(ending) })
+            }
         }
-        ended
     }
+}
 
-    async fn store_parts(
-        &self,
-        upload: &Upload<'_>,
-        pieces: &mut (impl Iterator<Item = Bytes> + Send),
-    ) -> Result<(), crate::store::Error> {
-        let mut parts = Vec::new();
-        let mut whole = Crc64Nvme::of(&[]);
-        for (number, piece) in (1..).zip(pieces) {
-            let checksum = Crc64Nvme::of(std::slice::from_ref(&piece));
-            let body = Body::Buffered { pieces: vec![piece], checksum };
-            whole = whole.then(checksum);
-            parts.push(self.store.upload_part(upload, number, body).await?);
-        }
-        self.store.complete(upload, &parts, whole).await
+/// Until `give_up` is cancelled, or the store fails; then the upload is aborted.
+async fn store_in_parts(
+    store: S3Store,
+    object: NewObject,
+    document: Document,
+    give_up: CancellationToken,
+) -> Result<(), store::Error> {
+    // Not given up midway: the store may have begun.
+    let id = store.begin(&object).await?;
+    let upload = Upload { object: &object, id: &id };
+    let stored = tokio::select! {
+        stored = store_parts(&store, &upload, &document) => stored,
+        () = give_up.cancelled() => Err(store::Error::new(store::Kind::Unavailable, "it was given up")),
+    };
+    if stored.is_err()
+        && let Err(error) = store.abort(&upload).await
+    {
+        tracing::warn!(error = %error, "the upload of the run's report was not aborted");
     }
+    stored
+}
+
+async fn store_parts(store: &S3Store, upload: &Upload<'_>, document: &Document) -> Result<(), store::Error> {
+    let mut parts = Vec::new();
+    let mut whole = Crc64Nvme::EMPTY;
+    for (number, piece) in (1..).zip(document.pieces(PART)) {
+        let checksum = Crc64Nvme::of(std::slice::from_ref(&piece));
+        let body = Body::Buffered { pieces: vec![piece], checksum };
+        whole = whole.then(checksum);
+        parts.push(store.upload_part(upload, number, body).await?);
+    }
+    store.complete(upload, &parts, whole).await
 }

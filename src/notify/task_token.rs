@@ -1,8 +1,10 @@
-//! Step Functions' task token: heartbeats while bytes move, and the answer at the end.
+//! Step Functions' task token: heartbeats while bytes move, the answer at the end, and an end before it where nobody waits
+//! for one any more.
 //!
 //! `SendTaskHeartbeat`, `SendTaskSuccess` and `SendTaskFailure` of the Step Functions API, whose limits are here. A token
 //! lets its holder answer for the task: it is a secret.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -13,11 +15,12 @@ use aws_sdk_sfn::error::{ProvideErrorMetadata, SdkError};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::task::JoinHandle;
 
-use super::{refusal, timeouts};
-use crate::causes::causes;
+use super::timeouts;
+use crate::causes::{causes, refusal};
 use crate::exit::Exit;
 use crate::pulse::Pulse;
 use crate::report::{RunEnd, Told};
+use crate::shutdown::{Cause, Shutdown};
 
 /// Between two looks at whether something moved.
 const BEAT: Duration = Duration::from_secs(15);
@@ -27,6 +30,8 @@ const ATTEMPTS: u32 = 4;
 const MOST_OUTPUT: usize = 256 * 1024;
 /// Bytes of `cause`.
 const MOST_CAUSE: usize = 32 * 1024;
+/// The task was answered for, given up, or its execution stopped.
+const NOT_WAITED_FOR: [&str; 2] = ["TaskTimedOut", "TaskDoesNotExist"];
 
 /// Answers for one task.
 pub struct TaskToken {
@@ -34,13 +39,27 @@ pub struct TaskToken {
     client: Client,
     token: SecretString,
     beating: JoinHandle<()>,
+    unheard: Arc<Mutex<Option<String>>>,
 }
 
 impl TaskToken {
-    /// Sends a heartbeat now, and further ones while `moves` counts on.
-    pub fn start(sdk: &SdkConfig, token: SecretString, moves: Pulse) -> Self {
-        let beating = tokio::spawn(beat(client(sdk, "heartbeats"), token.clone(), moves));
-        Self { client: client(sdk, "answer"), token, beating }
+    /// Sends a heartbeat now, and further ones while `moves` counts on. Where Step Functions took one and says later that it
+    /// no longer waits, the run is to stop.
+    pub fn start(sdk: &SdkConfig, token: SecretString, moves: Pulse, shutdown: Shutdown) -> Self {
+        let unheard = Arc::default();
+        let heart = Heart {
+            client: client(sdk, "heartbeats"),
+            token: token.clone(),
+            moves,
+            shutdown,
+            unheard: Arc::clone(&unheard),
+        };
+        Self { client: client(sdk, "answer"), token, beating: tokio::spawn(heart.beat()), unheard }
+    }
+
+    /// Why the last heartbeat was not taken, where it was not.
+    pub fn unheard(&self) -> Option<String> {
+        self.unheard.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Success with the last record and where the report is, or a failure by the name of the exit code.
@@ -81,28 +100,50 @@ impl Drop for TaskToken {
     }
 }
 
-/// A task that is stuck is silent, so that Step Functions finds it.
-async fn beat(client: Client, token: SecretString, moves: Pulse) {
-    let mut at_last = None;
-    let mut is_heard = true;
-    loop {
-        let now = moves.count();
-        if at_last != Some(now) {
-            match client.send_task_heartbeat().task_token(token.expose_secret()).send().await {
-                Ok(_) => {
-                    is_heard = true;
-                    at_last = Some(now);
-                }
-                Err(error) => {
-                    let why = reason(&error).replace(token.expose_secret(), "(the token)");
-                    // Once for each silence.
-                    if std::mem::take(&mut is_heard) {
-                        tracing::warn!(error = why, "TASK_TOKEN: Step Functions did not take a heartbeat");
+/// What a heartbeat takes.
+struct Heart {
+    client: Client,
+    token: SecretString,
+    moves: Pulse,
+    shutdown: Shutdown,
+    unheard: Arc<Mutex<Option<String>>>,
+}
+
+impl Heart {
+    /// A task that is stuck is silent, so that Step Functions finds it.
+    async fn beat(self) {
+        let token = self.token.expose_secret();
+        let mut at_last = None;
+        loop {
+            let now = self.moves.count();
+            if at_last != Some(now) {
+                match self.client.send_task_heartbeat().task_token(token).send().await {
+                    Ok(_) => {
+                        at_last = Some(now);
+                        self.note(None);
+                    }
+                    Err(error) => {
+                        let why = reason(&error).replace(token, "(the token)");
+                        // A token that was never good says nothing of this run.
+                        if at_last.is_some() && error.code().is_some_and(|code| NOT_WAITED_FOR.contains(&code)) {
+                            tracing::warn!(error = why, "stopping: Step Functions no longer waits for this task");
+                            return self.shutdown.stop(Cause::GivenUp);
+                        }
+                        self.note(Some(why));
                     }
                 }
             }
+            tokio::time::sleep(BEAT).await;
         }
-        tokio::time::sleep(BEAT).await;
+    }
+
+    /// Notes why Step Functions did not take a heartbeat, or that it did. Logs once for each silence.
+    fn note(&self, why: Option<String>) {
+        let mut unheard = self.unheard.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (None, Some(why)) = (&*unheard, &why) {
+            tracing::warn!(error = why, "TASK_TOKEN: Step Functions did not take a heartbeat");
+        }
+        *unheard = why;
     }
 }
 
@@ -117,7 +158,8 @@ where
         "AccessDeniedException" => {
             ": allow states:SendTaskSuccess, states:SendTaskFailure and states:SendTaskHeartbeat to the task's role"
         }
-        "TaskTimedOut" => ": the state machine no longer waits for it",
+        "InvalidToken" => ": it is not a token of Step Functions in this region",
+        code if NOT_WAITED_FOR.contains(&code) => ": the state machine no longer waits for it",
         _ => "",
     })
 }

@@ -55,7 +55,7 @@ impl Libssh2Engine {
         })
     }
 
-    /// Counts what the SFTP servers send.
+    /// Counts the data and names that the SFTP servers send.
     pub fn counted_by(self, moves: Pulse) -> Self {
         Self { moves, ..self }
     }

@@ -66,7 +66,7 @@ impl RusshEngine {
         self
     }
 
-    /// Counts what the SFTP servers send.
+    /// Counts the data and names that the SFTP servers send.
     pub fn counted_by(self, moves: Pulse) -> Self {
         Self { moves, ..self }
     }
@@ -128,10 +128,9 @@ impl RusshEngine {
                 Some(_) => {}
             }
         }
-        let inbound =
-            Receiving { channel: receiving, watcher: watcher.clone(), exit_status: None, moves: self.moves.clone() };
+        let inbound = Receiving { channel: receiving, watcher: watcher.clone(), exit_status: None };
         let is_openssh = watcher.told().server.identification.starts_with(OPENSSH);
-        Session::start(inbound, Sending(sending), peer, is_openssh, *idle_timeout).await
+        Session::start(inbound, Sending(sending), peer, is_openssh, *idle_timeout, self.moves.clone()).await
     }
 }
 
@@ -256,17 +255,13 @@ struct Receiving {
     channel: ChannelReadHalf,
     watcher: Watcher,
     exit_status: Option<u32>,
-    moves: Pulse,
 }
 
 impl Inbound for Receiving {
     async fn receive(&mut self) -> Result<Bytes, String> {
         loop {
             match self.channel.wait().await {
-                Some(ChannelMsg::Data { data }) => {
-                    self.moves.beat();
-                    return Ok(data);
-                }
+                Some(ChannelMsg::Data { data }) => return Ok(data),
                 Some(ChannelMsg::ExtendedData { data, .. }) => {
                     tracing::debug!(text = ?bytes_to_text(&data), "the SFTP server wrote to its standard error");
                 }

@@ -7,6 +7,9 @@ use serde::Serialize;
 use super::{FileRecord, FileResult, Outcome, RunIdentity, Step};
 use crate::exit::Exit;
 
+/// Bytes of a message in a record that is cut to what a listener takes.
+const CUT_MESSAGE: usize = 1024;
+
 /// A run that has ended.
 #[derive(Debug, Clone, Copy)]
 pub struct RunEnd<'a> {
@@ -29,8 +32,12 @@ pub struct Told {
 impl RunEnd<'_> {
     /// The last record.
     pub fn record(&self, told: &Told) -> String {
+        to_json(&self.line(told))
+    }
+
+    fn line<'a>(&'a self, told: &'a Told) -> LastLine<'a> {
         let Self { identity, outcome: Outcome { exit, totals, message }, steps, end } = *self;
-        to_json(&LastLine {
+        LastLine {
             operation: identity.operation,
             timestamp: time(end),
             connector_id: &identity.connector_id,
@@ -51,38 +58,20 @@ impl RunEnd<'_> {
             steps,
             report: told.report.as_deref(),
             warnings: &told.warnings,
-        })
+        }
     }
 
-    /// The last record, or, where that has more than `most` bytes, what names the run and its end.
+    /// The last record, or, where that has more than `most` bytes, what does not grow with the run of it: the report has the
+    /// rest. `most` is 16 KiB at least.
     pub fn record_within(&self, told: &Told, most: usize) -> String {
         let record = self.record(told);
-        if record.len() > most { self.brief(told) } else { record }
+        if record.len() <= most {
+            return record;
+        }
+        let line = self.line(told);
+        let failure_message = line.failure_message.map(|text| &text[..text.floor_char_boundary(CUT_MESSAGE)]);
+        to_json(&LastLine { failure_message, steps: &[], warnings: &[], ..line })
     }
-
-    /// Nothing that grows with the run.
-    fn brief(&self, told: &Told) -> String {
-        let Self { identity, outcome: Outcome { exit, .. }, .. } = *self;
-        to_json(&BriefLine {
-            operation: identity.operation,
-            connector_id: &identity.connector_id,
-            transfer_id: &identity.transfer_id,
-            exit_code: exit.code(),
-            exit_name: exit.name(),
-            report: told.report.as_deref(),
-        })
-    }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct BriefLine<'a> {
-    operation: &'static str,
-    connector_id: &'a str,
-    transfer_id: &'a str,
-    exit_code: u8,
-    exit_name: &'static str,
-    report: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -209,4 +198,36 @@ fn time(time: DateTime<Utc>) -> String {
 fn to_json(line: &impl Serialize) -> String {
     // Strings and numbers only: there is nothing in a line that JSON cannot hold.
     serde_json::to_string(line).unwrap_or_else(|error| format!("{{\"internal-error\":\"{error}\"}}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn a_record_that_is_too_long_for_a_listener_still_says_how_the_run_ended() {
+        let identity = RunIdentity {
+            operation: "RETRIEVE",
+            connector_id: "nightly".to_owned(),
+            transfer_id: "run".to_owned(),
+            bucket: "b".to_owned(),
+            url: String::new(),
+            start: DateTime::UNIX_EPOCH,
+        };
+        let message = format!("no file was delivered: {}", "\u{1}ä\n".repeat(100_000));
+        let outcome = Outcome::early(Exit::Partial, message);
+        let run = RunEnd { identity: &identity, outcome: &outcome, steps: &[], end: DateTime::UNIX_EPOCH };
+        let told = Told { report: Some("s3://b/report.json".to_owned()), warnings: vec!["w".repeat(300_000)] };
+        let whole = run.record(&told);
+        assert_eq!(run.record_within(&told, whole.len()), whole);
+        for most in [whole.len() - 1, 256 * 1024, 16 * 1024] {
+            let cut = run.record_within(&told, most);
+            assert!(cut.len() <= most, "{} of {most} bytes", cut.len());
+            let cut: Value = serde_json::from_str(&cut).expect("JSON");
+            assert_eq!((&cut["exit-name"], &cut["report"]), (&"PARTIAL".into(), &"s3://b/report.json".into()));
+            assert!(cut["failure-message"].as_str().is_some_and(|text| text.starts_with("no file was delivered")));
+        }
+    }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use chrono::Utc;
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::lines::file_line;
 use super::spool::{Kept, Spool};
@@ -59,13 +60,19 @@ fn shortened(record: &str) -> String {
 pub struct EventQueue {
     waiting: mpsc::Sender<FileEvent>,
     dropped: Arc<AtomicU64>,
+    stop: CancellationToken,
 }
 
 impl EventQueue {
-    /// With its other end.
-    pub fn new() -> (Self, mpsc::Receiver<FileEvent>) {
+    /// With its other end. Once `stop` is cancelled, nobody waits for room.
+    pub fn new(stop: CancellationToken) -> (Self, mpsc::Receiver<FileEvent>) {
         let (waiting, queue) = mpsc::channel(EVENTS_WAITING);
-        (Self { waiting, dropped: Arc::default() }, queue)
+        (Self { waiting, dropped: Arc::default(), stop }, queue)
+    }
+
+    /// Events that nobody has taken yet.
+    pub fn waiting(&self) -> u64 {
+        (self.waiting.max_capacity() - self.waiting.capacity()) as u64
     }
 
     /// Events that found no room.
@@ -76,7 +83,12 @@ impl EventQueue {
     async fn add(&self, event: FileEvent) {
         // The first that finds no room in time speaks for those behind it: a run is held up once.
         let room = if self.dropped() == 0 { ROOM_WITHIN } else { Duration::ZERO };
-        if self.waiting.send_timeout(event, room).await.is_err() {
+        let added = tokio::select! {
+            biased;
+            sent = self.waiting.send_timeout(event, room) => sent.is_ok(),
+            () = self.stop.cancelled() => false,
+        };
+        if !added {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -245,11 +257,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_queue_that_nobody_empties_holds_a_run_up_once() {
-        let (events, _queue) = EventQueue::new();
+        let (events, _queue) = EventQueue::new(CancellationToken::new());
         let start = tokio::time::Instant::now();
         for _ in 0..EVENTS_WAITING + 500 {
             events.add(FileEvent { failed: false, record: String::new() }).await;
         }
-        assert_eq!((events.dropped(), start.elapsed()), (500, ROOM_WITHIN));
+        assert_eq!((events.dropped(), events.waiting()), (500, EVENTS_WAITING as u64));
+        assert_eq!(start.elapsed(), ROOM_WITHIN);
+
+        // Nor does one that is to stop wait.
+        let stop = CancellationToken::new();
+        let (events, _queue) = EventQueue::new(stop.clone());
+        stop.cancel();
+        for _ in 0..EVENTS_WAITING + 1 {
+            events.add(FileEvent { failed: false, record: String::new() }).await;
+        }
+        assert_eq!((events.dropped(), start.elapsed()), (1, ROOM_WITHIN));
     }
 }

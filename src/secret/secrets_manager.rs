@@ -13,7 +13,7 @@ use aws_sdk_secretsmanager::operation::get_secret_value::{GetSecretValueError, G
 use secrecy::{SecretString, zeroize::Zeroizing};
 
 use super::SecretError;
-use crate::causes::causes;
+use crate::causes::{causes, refusal};
 
 /// One try of the call. An answer is a few kilobytes; what takes longer hangs, and without this would hang for ever.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -51,7 +51,9 @@ impl SecretsManager {
                     region: region.to_string(),
                 })
             }
-            Err(SdkError::ServiceError(error)) => Err(failed(refusal(error.err()))),
+            Err(SdkError::ServiceError(error)) => {
+                Err(failed(refusal(error.err().code(), error.err().message(), advice)))
+            }
             Err(error) => Err(failed(self.silence(&error).await)),
         }
     }
@@ -96,27 +98,21 @@ fn text_of(output: GetSecretValueOutput) -> Option<SecretString> {
     std::str::from_utf8(&bytes).ok().map(SecretString::from)
 }
 
-/// What the service said no with, by its code.
-fn refusal(error: &GetSecretValueError) -> String {
-    let code = error.code().unwrap_or("an error without a code");
-    let message = error.message().unwrap_or("no reason was given");
+/// What to do about a code.
+fn advice(code: &str) -> &'static str {
     match code {
-        "AccessDeniedException" => format!(
-            "access is denied: allow secretsmanager:GetSecretValue on it to the task's role, and kms:Decrypt where the \
-             secret has a KMS key of its own ({message})"
-        ),
-        "DecryptionFailure" => {
-            format!("it cannot be decrypted: allow kms:Decrypt on its KMS key to the task's role ({message})")
+        "AccessDeniedException" => {
+            ": allow secretsmanager:GetSecretValue on it to the task's role, and kms:Decrypt where the secret has a KMS key \
+             of its own"
         }
+        "DecryptionFailure" => ": allow kms:Decrypt on its KMS key to the task's role",
         "UnrecognizedClientException"
         | "InvalidClientTokenId"
         | "InvalidSignatureException"
         | "ExpiredTokenException"
         | "IncompleteSignature"
-        | "MissingAuthenticationToken" => {
-            format!("AWS refuses the credentials: {code} ({message})")
-        }
-        _ => format!("{code} ({message})"),
+        | "MissingAuthenticationToken" => ": AWS refuses the credentials themselves",
+        _ => "",
     }
 }
 

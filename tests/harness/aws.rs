@@ -17,7 +17,9 @@ pub fn try_call(endpoint: &str, service: &str, operation: &str, parameters: &Val
 #[track_caller]
 pub fn call(endpoint: &str, service: &str, operation: &str, parameters: &Value) -> Value {
     let answer = try_call(endpoint, service, operation, parameters);
-    assert!(answer.get("Error").is_none(), "{service} {operation} {parameters}: {answer}");
+    // A template is long.
+    let asked: String = parameters.to_string().chars().take(500).collect();
+    assert!(answer.get("Error").is_none(), "{service} {operation} {asked}: {answer}");
     answer
 }
 

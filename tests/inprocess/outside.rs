@@ -8,9 +8,9 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::inprocess::json_service::{Answer, JsonService, refusal};
-use crate::inprocess::run::{Finished, Run};
+use crate::inprocess::run::{Finished, Run, assert_absent};
 use crate::inprocess::s3::Operation;
-use crate::inprocess::sftp::{Content, Tree};
+use crate::inprocess::sftp::{Content, Fault, Misdeed, Quirks, Tree, Trigger};
 use crate::proxy::{Proxy, Toward};
 use crate::world::{BUCKET, World};
 
@@ -42,7 +42,9 @@ impl Kept {
 
     fn asked(&self) -> Vec<(String, Value)> {
         let asked = self.asked.lock().unwrap().clone();
-        assert!(asked.iter().all(|(_, parameters)| !parameters.to_string().contains(crate::world::PASSWORD)));
+        for (operation, parameters) in &asked {
+            assert_absent(crate::world::PASSWORD, operation, &parameters.to_string());
+        }
         asked
     }
 
@@ -90,10 +92,7 @@ async fn report(world: &World, finished: &Finished) -> Value {
     let text = world.s3.read(BUCKET, key).await.expect("the report is there");
     let report: Value = serde_json::from_slice(&text).expect("the report is JSON");
     for secret in [crate::world::PASSWORD, TOKEN] {
-        assert!(
-            !report.to_string().contains(Value::from(secret).to_string().trim_matches('"')),
-            "a secret in the report"
-        );
+        assert_absent(secret, "the report", &report.to_string());
     }
     report
 }
@@ -242,6 +241,28 @@ async fn entries_that_were_refused_are_sent_again_and_others_are_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_is_refused_for_good_is_told_of() {
+    let world = World::new(tree()).await;
+    let events = Kept::start(|_, parameters| {
+        let (status, mut answer) = taken(parameters);
+        for (at, entry) in parameters["Entries"].as_array().expect("entries").iter().enumerate() {
+            if entry["Detail"].as_str().is_some_and(|detail| detail.contains("/out/b.txt")) {
+                answer["FailedEntryCount"] = 1.into();
+                answer["Entries"][at] = json!({"ErrorCode": "MalformedDetail", "ErrorMessage": "no such detail"});
+            }
+        }
+        (status, answer)
+    })
+    .await;
+    let finished = world.finish(run_with_events(&world, &events)).await;
+    finished.assert_exit(0, "OK");
+    let told = warnings(&finished);
+    assert!(told.contains("1 of 3 events were lost: MalformedDetail: no such detail"), "{told}");
+    // None was sent again.
+    assert_eq!(events.entries().len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bus_that_refuses_or_is_not_there_is_a_warning_and_holds_nobody_up() {
     let mut tree = Tree::new();
     for n in 0..3000 {
@@ -298,27 +319,71 @@ async fn step_functions_gets_the_last_record_or_the_exits_name() {
     }
 }
 
+/// Heartbeats in fifty seconds of a run, which is looked at every fifteen.
+async fn heartbeats(world: &World, settings: &[(&str, &str)]) -> usize {
+    let steps = Kept::start(|_, _| (StatusCode::OK, json!({}))).await;
+    let mut run = run_with_token(world, &steps).env("SFTP_CONNECTIONS", 1);
+    for (name, value) in settings {
+        run = run.env(name, value);
+    }
+    // Killed when it is dropped.
+    let _running = run.start();
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    steps.operations().iter().filter(|call| call.ends_with("Heartbeat")).count()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn heartbeats_come_while_bytes_move_and_stop_when_they_do_not() {
-    // A look every 15 s: the one run moves all the time, the other not after its beginning.
-    let beats = async |stalls: bool| {
+    let tree = || {
         let mut tree = Tree::new();
         tree.file("/out/large.bin", Content::synthetic(1, 60_000_000));
-        let world = World::new(tree).await;
-        let plan = Proxy::to_port(world.sftp.port()).rate(1_000_000);
-        let plan = if stalls { plan.stall_after(Toward::Client, 2_000_000) } else { plan };
-        let proxy = plan.start().await;
-        let steps = Kept::start(|_, _| (StatusCode::OK, json!({}))).await;
-        let run = run_with_token(&world, &steps).env("PORT", proxy.port()).env("SFTP_CONNECTIONS", 1);
-        // Killed when it is dropped.
-        let _running = run.env("IDLE_TIMEOUT", "90s").start();
-        tokio::time::sleep(Duration::from_secs(50)).await;
-        steps.operations().iter().filter(|call| call.ends_with("Heartbeat")).count()
+        tree
     };
-    let (moving, stuck) = tokio::join!(beats(false), beats(true));
-    // At once, and at 15, 30 and 45 seconds; the stuck one at once, and for the bytes of its beginning.
+    let world = World::new(tree()).await;
+    let moving = Proxy::to_port(world.sftp.port()).rate(1_000_000).start().await;
+    let stalled =
+        Proxy::to_port(world.sftp.port()).rate(1_000_000).stall_after(Toward::Client, 2_000_000).start().await;
+    // Lists its directory on its first connection, opens the file on each, and sends nothing of it.
+    let after = |connections, replies| Fault::on_connections(connections, Trigger::Replies(replies), Misdeed::Stall);
+    let faults = vec![after(1..=1, 7), after(2..=u64::MAX, 3)];
+    let silent = World::quirky(tree(), Quirks { faults, ..Quirks::default() }).await;
+
+    let (moving, stalled) = (moving.port().to_string(), stalled.port().to_string());
+    let (by_moving, by_stalled) = ([("PORT", moving.as_str())], [("PORT", stalled.as_str()), ("IDLE_TIMEOUT", "90s")]);
+    let (moving, stalled, tried_in_vain) = tokio::join!(
+        heartbeats(&world, &by_moving),
+        heartbeats(&world, &by_stalled),
+        heartbeats(&silent, &[("IDLE_TIMEOUT", "5s"), ("MAX_ATTEMPTS", "50")]),
+    );
+    // At once, and at 15, 30 and 45 seconds; the others at once, and for what came in their beginning.
     assert!(moving >= 3, "{moving} heartbeats of a run that moves");
-    assert!((1..=2).contains(&stuck), "{stuck} heartbeats of a run that is stuck");
+    assert!((1..=2).contains(&stalled), "{stalled} heartbeats of a run that is stuck");
+    assert!((1..=2).contains(&tried_in_vain), "{tried_in_vain} heartbeats of a run that tries in vain");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_step_functions_gave_up_stops_beside_the_next_try() {
+    let mut tree = Tree::new();
+    tree.file("/out/large.bin", Content::synthetic(1, 60_000_000));
+    let world = World::new(tree).await;
+    // It would take ten minutes.
+    let proxy = Proxy::to_port(world.sftp.port()).rate(100_000).start().await;
+    let beats = Mutex::new(0);
+    let steps = Kept::start(move |operation, _| {
+        *beats.lock().unwrap() += 1;
+        let is_first = *beats.lock().unwrap() == 1;
+        if is_first && operation.ends_with("Heartbeat") {
+            return (StatusCode::OK, json!({}));
+        }
+        refusal("TaskTimedOut", &format!("Task Timed Out: 'Provided task {TOKEN} does not exist'"))
+    })
+    .await;
+    let run = run_with_token(&world, &steps).env("PORT", proxy.port()).env("STOP_GRACE", "4s");
+    let finished = world.finish(run).await;
+    finished.assert_exit(143, "INTERRUPTED");
+    let message = finished.run()["failure-message"].as_str().expect("a message");
+    assert!(message.contains("Step Functions no longer waits"), "{message}");
+    assert_eq!(world.s3.open_uploads(BUCKET).await, [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -331,6 +396,7 @@ async fn an_answer_that_is_not_taken_is_a_warning_without_the_token() {
     finished.assert_exit(0, "OK");
     assert!(warnings(&finished).contains("Step Functions was not told"), "{}", finished.show());
     assert!(warnings(&finished).contains("no longer waits"), "{}", finished.show());
+    assert!(warnings(&finished).contains("did not take the last heartbeat"), "{}", finished.show());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -401,13 +467,17 @@ async fn who_is_silent_holds_nobody_up_and_keeps_nobody_from_being_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_below_the_programs_own_prefix_is_refused() {
+async fn a_file_whose_key_is_the_programs_own_is_refused() {
     let mut tree = tree();
-    tree.file("/out/.sftp-s3-connector/runs/forged.json", "{}");
+    tree.file("/out/.sftp-s3-connector/runs/forged.json", "{}").file("/out/latest.json", "{}");
     let world = World::new(tree).await;
-    let finished = world.run("/out").env("RECURSIVE", true).finish().await;
+    let run = world.run("/out").env("RECURSIVE", true).env("REPORT_URI", format!("s3://{BUCKET}/latest.json"));
+    let finished = run.finish().await;
     finished.assert_exit(3, "PARTIAL");
-    assert_eq!(finished.only("forged.json")["failure-code"], "KEY_INVALID");
+    for name in ["forged.json", "latest.json"] {
+        assert_eq!(finished.only(name)["failure-code"], "KEY_INVALID");
+    }
+    assert_eq!(report(&world, &finished).await["run"]["files-failed"], 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -415,11 +485,15 @@ async fn a_test_and_a_dry_run_with_a_wrong_configuration_tell_nobody_but_who_wai
     let world = World::new(tree()).await;
     let events = Kept::start(|_, parameters| taken(parameters)).await;
     for (name, value) in [("OPERATION", "TEST"), ("DRY_RUN", "true")] {
+        let steps = Kept::start(|_, _| (StatusCode::OK, json!({}))).await;
         let there = format!("s3://{BUCKET}/reports/latest.json");
         let run = run_with_events(&world, &events).env("REPORT_URI", &there).env(name, value).env("PORT", "no");
+        let run = run.env("TASK_TOKEN", TOKEN).env("AWS_ENDPOINT_URL_SFN", steps.service.url()).secret(TOKEN);
         let finished = run.finish().await;
         finished.assert_exit(2, "CONFIG");
         assert!(finished.run().get("report").is_none() && events.asked().is_empty(), "{}", finished.show());
+        let (last, answer) = steps.asked().pop().expect("an answer");
+        assert_eq!((last.as_str(), &answer["error"]), ("AWSStepFunctions.SendTaskFailure", &"CONFIG".into()));
     }
 }
 
@@ -453,6 +527,10 @@ async fn on_ecs_the_task_is_named_and_the_metrics_are_one_line_of_the_log() {
 
     let none = world.run("/out").env("ECS_CONTAINER_METADATA_URI_V4", ecs.url()).env("METRICS", "none").finish().await;
     assert!(!none.stderr.contains("CloudWatchMetrics"), "{}", none.show());
+    // Nothing listens on the discard port.
+    let unknown = world.run("/out").env("ECS_CONTAINER_METADATA_URI_V4", "http://127.0.0.1:9").finish().await;
+    unknown.assert_exit(0, "OK");
+    assert!(warnings(&unknown).contains("the ECS task that this runs in is not known"), "{}", unknown.show());
     let elsewhere = world.run("/out").finish().await;
     assert!(!elsewhere.stderr.contains("CloudWatchMetrics"), "{}", elsewhere.show());
 }

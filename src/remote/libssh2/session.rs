@@ -45,7 +45,7 @@ impl Session {
         Self { file: None, sftp, ssh, socket, moves: Pulse::default() }
     }
 
-    /// Counts what the server sends.
+    /// Counts the data and names that the server sends.
     pub fn counted_by(self, moves: Pulse) -> Self {
         Self { moves, ..self }
     }
@@ -95,9 +95,9 @@ impl Session {
         let mut batch = Vec::new();
         let mut listing = Listing::new(dir);
         loop {
-            self.moves.beat();
             match open.readdir() {
                 Ok((name, stat)) => {
+                    self.moves.beat();
                     let name = bytes(name);
                     if !listing.admits(&name)? {
                         continue;
@@ -149,8 +149,10 @@ impl Session {
                 let step = usize_of(left.div_ceil(4).min(STEP));
                 let until = piece.len().min(filled + step);
                 let count = self.read_error(open.file.read(&mut piece[filled..until]))?;
-                self.moves.beat();
                 end_of_file = count == 0;
+                if !end_of_file {
+                    self.moves.beat();
+                }
                 filled += count;
                 left -= count as u64;
             }

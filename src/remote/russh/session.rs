@@ -21,6 +21,7 @@ use super::begin::{self, Agreement, Greeting, not_sftp};
 use super::handles::{Handles, Refused, Slot};
 use super::outcome::{Failure, Refusal};
 use super::window::{self, Asked, Pace};
+use crate::pulse::Pulse;
 use crate::remote::protocol::{Framer, Message, Reply, Request, status};
 use crate::remote::{Error, Kind};
 
@@ -60,6 +61,7 @@ struct Inner {
     handles_stated: bool,
     read_len: u32,
     works_in_order: bool,
+    moves: Pulse,
     lost: CancellationToken,
 }
 
@@ -100,13 +102,14 @@ pub struct Handle {
 
 impl Session {
     /// Agrees on the version, learns the server's limits, and starts the session's tasks. `peer` names the server in
-    /// messages; `is_openssh` is what its SSH layer says it is.
+    /// messages; `is_openssh` is what its SSH layer says it is. `moves` counts data and names that come.
     pub async fn start(
         mut inbound: impl Inbound,
         mut outbound: impl Outbound,
         peer: String,
         is_openssh: bool,
         idle_timeout: Duration,
+        moves: Pulse,
     ) -> Result<(Self, Greeting), Error> {
         let mut framer = Framer::default();
         let Agreement { greeting, read_len, handles, handles_stated, works_in_order } =
@@ -128,6 +131,7 @@ impl Session {
             handles_stated,
             read_len,
             works_in_order,
+            moves,
             lost: CancellationToken::new(),
         }));
         tokio::spawn(session.clone().read_replies(inbound, framer, idle_timeout));
@@ -277,6 +281,10 @@ impl Session {
             };
             (waiter, state.pace.answered(asked, now, data as u64))
         };
+        // Opens and refusals alone are no progress.
+        if data > 0 || matches!(reply, Reply::Names(_)) {
+            self.0.moves.beat();
+        }
         if more > 0 {
             self.0.window.add_permits(more);
         }

@@ -303,13 +303,17 @@ fn records(stdout: &str, stderr: &str) -> Vec<Value> {
 }
 
 /// Fails when `secret` is in `text`, as it is or in a form that a log would give it.
-fn assert_absent(secret: &str, place: &str, text: &str) {
+pub fn assert_absent(secret: &str, place: &str, text: &str) {
     let bytes = secret.as_bytes();
     let decimal: Vec<String> = bytes.iter().map(u8::to_string).collect();
-    let escaped = Value::from(secret).to_string();
+    let in_json = |text: &str| {
+        let quoted = Value::from(text).to_string();
+        quoted[1..quoted.len() - 1].to_owned()
+    };
     let forms = [
         ("itself", secret.to_owned()),
-        ("in JSON", escaped[1..escaped.len() - 1].to_owned()),
+        ("in JSON", in_json(secret)),
+        ("in JSON in JSON", in_json(&in_json(secret))),
         ("in Debug", secret.escape_debug().to_string()),
         ("in base64", BASE64_STANDARD.encode(bytes)),
         ("in base64 without padding", BASE64_STANDARD_NO_PAD.encode(bytes)),

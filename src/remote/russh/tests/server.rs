@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::super::session::{Inbound, Outbound, Session};
 use super::super::{Connection, Files, ServerInfo};
+use crate::pulse::Pulse;
 use crate::remote::Error;
 
 pub const OPEN: u8 = 3;
@@ -82,7 +83,8 @@ impl Server {
         tokio::spawn(self.run(requests, replies));
         let inbound = FromServer { replies: from_server, delay, arriving: None };
         let (session, greeting) =
-            Session::start(inbound, ToServer(to_server), "test".into(), is_openssh, idle_timeout).await?;
+            Session::start(inbound, ToServer(to_server), "test".into(), is_openssh, idle_timeout, Pulse::default())
+                .await?;
         let server =
             ServerInfo { sftp_version: greeting.version, extensions: greeting.extensions, ..ServerInfo::default() };
         Ok((Connection { session, server, files: Files::default() }, seen))
