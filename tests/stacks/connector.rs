@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::harness::aws::template;
+use crate::harness::aws::{self, template};
 use crate::harness::moto::Moto;
 use crate::harness::seaweed::{ADMIN, client};
 use crate::harness::sshd::{Sshd, SshdOptions};
@@ -91,6 +91,45 @@ async fn the_stacks_task_delivers_to_the_stacks_bucket() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rule_on_the_bus_gets_an_event_of_each_file_and_of_the_run() {
+    let moto = Moto::shared().await;
+    let endpoint = moto.endpoint();
+    let partner = Partner::new(moto).await;
+    partner.put("a.csv", "a");
+    partner.put("b.csv", "bb");
+    let name = format!("partner-{}", uuid::Uuid::now_v7());
+    let call = |service: &str, operation: &str, asked: Value| aws::call(&endpoint, service, operation, &asked);
+    let bus = call("events", "create_event_bus", json!({"Name": name}))["EventBusArn"].clone();
+    let inbox = call("sqs", "create_queue", json!({"QueueName": name}))["QueueUrl"].clone();
+    let pattern = json!({"source": ["sftp-s3-connector"]}).to_string();
+    call("events", "put_rule", json!({"Name": name, "EventBusName": name, "EventPattern": pattern}));
+    let queue = json!({"Id": "inbox", "Arn": format!("arn:aws:sqs:us-east-1:123456789012:{name}")});
+    call("events", "put_targets", json!({"Rule": name, "EventBusName": name, "Targets": [queue]}));
+    let mut parameters = partner.parameters();
+    parameters.insert("EventBus".to_owned(), bus.as_str().expect("an ARN").to_owned());
+    let stack = create(moto, &parameters);
+
+    let finished = task(&stack.environment(), &endpoint, &partner).finish().await;
+
+    finished.assert_exit(0, "OK");
+    assert!(finished.run().get("warnings").is_none(), "{}", finished.show());
+    let received = call("sqs", "receive_message", json!({"QueueUrl": inbox, "MaxNumberOfMessages": 10}));
+    let events: Vec<Value> = received["Messages"]
+        .as_array()
+        .expect("messages")
+        .iter()
+        .map(|message| serde_json::from_str(message["Body"].as_str().expect("text")).expect("JSON"))
+        .collect();
+    let of = |kind: &str| -> Vec<&Value> {
+        events.iter().filter(|event| event["detail-type"] == kind).map(|event| &event["detail"]).collect()
+    };
+    let files = of("SFTP Connector File Retrieve Completed");
+    assert_eq!((events.len(), files.len()), (3, 2), "{events:?}");
+    assert!(finished.files().iter().all(|record| files.contains(&record)), "{files:?}");
+    assert_eq!(of("SFTP Connector Run Completed"), [finished.run()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_choice_makes_a_stack() {
     let moto = Moto::shared().await;
     let partner = Partner::new(moto).await;
@@ -116,6 +155,8 @@ async fn every_choice_makes_a_stack() {
             ("Memory", "2048"),
             ("JobName", "nightly"),
             ("InjectSecret", "true"),
+            // Which AWS is reached by, too.
+            ("Port", "443"),
         ],
     ];
     let mut types: BTreeSet<String> = made.types().into_iter().map(str::to_owned).collect();

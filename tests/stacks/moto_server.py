@@ -1,9 +1,10 @@
-"""moto whose Step Functions do four things as AWS's do:
+"""moto whose Step Functions do five things as AWS's do:
 
 - parameters and answers of services are spelt in a state machine as `ClusterArn` where the ECS API has `clusterArn`; moto has what
   it takes to translate (`_to_boto_request`, `_from_boto_response`) and does not use it;
 - the `cause` of SendTaskFailure is passed on;
 - a task that is tried again gets a token of its own;
+- a heartbeat that is missed can be caught as `States.HeartbeatTimeout`;
 - `ecs:runTask` takes a `CapacityProviderStrategy`.
 """
 
@@ -12,6 +13,8 @@ import sys
 import boto3
 from moto.core.responses import EmptyResult
 from moto.server import main
+from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name import StatesErrorName
+from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name_type import StatesErrorNameType
 from moto.stepfunctions.parser.asl.component.state.exec.execute_state import ExecutionState, RetryOutcome
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_callback import (
     StateTaskServiceCallback,
@@ -21,6 +24,7 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.resou
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service import (
     StateTaskService,
 )
+from moto.stepfunctions.parser.asl.eval.callback.callback import HeartbeatTimeoutError
 from moto.stepfunctions.responses import StepFunctionResponse
 
 
@@ -64,9 +68,20 @@ def handle_retry_with_a_token_of_its_own(self, env, failure_event):
     return outcome
 
 
+from_error = StateTaskServiceCallback._from_error
+
+
+def from_error_with_missed_heartbeats(self, env, ex):
+    event = from_error(self, env=env, ex=ex)
+    if isinstance(ex, HeartbeatTimeoutError):
+        event.error_name = StatesErrorName(typ=StatesErrorNameType.StatesHeartbeatTimeout)
+    return event
+
+
 state_task_service_ecs._SUPPORTED_API_PARAM_BINDINGS["runtask"].add("CapacityProviderStrategy")
 StepFunctionResponse.send_task_failure = send_task_failure
 ExecutionState._handle_retry = handle_retry_with_a_token_of_its_own
+StateTaskServiceCallback._from_error = from_error_with_missed_heartbeats
 StateTaskService._normalise_parameters = normalise_parameters
 StateTaskService._normalise_response = normalise_response
 

@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 use crate::connector::{self, Partner, task};
 use crate::harness::aws;
 use crate::harness::moto::Moto;
+use crate::harness::seaweed::{ADMIN, client};
 use crate::harness::until;
 use crate::stack::Stack;
 
@@ -85,6 +86,10 @@ impl Workflow {
 
     /// Starts an execution of a definition, and returns its ARN.
     fn start(&self, definition: &Value, input: &Value) -> String {
+        self.start_as(&format!("e-{}", uuid::Uuid::now_v7()), definition, input)
+    }
+
+    fn start_as(&self, name: &str, definition: &Value, input: &Value) -> String {
         self.call("moto", "config", json!({"stepfunctions": {"execute_state_machine": true}}));
         let machine = self.call(
             "stepfunctions",
@@ -94,7 +99,7 @@ impl Workflow {
         let started = self.call(
             "stepfunctions",
             "start_execution",
-            json!({"stateMachineArn": machine["stateMachineArn"], "input": input.to_string()}),
+            json!({"stateMachineArn": machine["stateMachineArn"], "name": name, "input": input.to_string()}),
         );
         started["executionArn"].as_str().expect("an execution").to_owned()
     }
@@ -276,4 +281,47 @@ async fn a_task_that_is_watched_is_known_by_its_exit_code() {
     let ended = workflow.ended(&execution).await;
     assert_eq!(ended["status"], "SUCCEEDED", "{ended}");
     assert!(ended["output"].as_str().is_some_and(|output| output.contains(&report)), "{ended}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_is_watched_hands_on_a_report_that_is_there_and_no_other() {
+    let workflow = Workflow::new(&[("Integration", "Sync"), ("NextStep", "EVENT")]).await;
+    // From where the watched task has ended well.
+    let mut ended_well = workflow.definition("Workflow");
+    ended_well["StartAt"] = "NeedsReport".into();
+    let input = |next: &str| {
+        json!({
+            "settings": {"topic": workflow.stack.output("TopicArn"), "integration": "Sync", "next": next,
+                "notifySuccess": false, "retries": 0},
+            "attempt": 0,
+            "run": {"report": "s3://b/report.json"},
+        })
+    };
+    let ended = workflow.ended(&workflow.start(&ended_well, &input("EVENT"))).await;
+    assert_eq!((&ended["status"], &ended["error"]), (&"FAILED".into(), &"NO_REPORT".into()), "{ended}");
+    // Nobody asks for it.
+    let ended = workflow.ended(&workflow.start(&ended_well, &input("NONE"))).await;
+    assert_eq!(ended["status"], "SUCCEEDED", "{ended}");
+
+    let store = client(&workflow.moto.endpoint(), ADMIN);
+    let put = store.put_object().bucket(workflow.connector.output("BucketName"));
+    put.key(".sftp-s3-connector/runs/executions/there.json").send().await.expect("a report");
+    let ended = workflow.ended(&workflow.start_as("there", &ended_well, &input("EVENT"))).await;
+    assert_eq!(ended["status"], "SUCCEEDED", "{ended}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_is_stuck_or_takes_too_long_is_told_of_by_name() {
+    let workflow = Workflow::new(&[("Retries", "0")]).await;
+    let definition = workflow.definition("Workflow");
+    // No task answers: the one time its heartbeat is missed, the other time its end.
+    for (seconds, name) in [("HeartbeatSeconds", "TASK_STUCK"), ("TimeoutSeconds", "TASK_TIMEOUT")] {
+        let mut impatient = definition.clone();
+        let transfer = impatient["States"]["Transfer"].as_object_mut().expect("a state");
+        transfer.remove("HeartbeatSeconds");
+        transfer.insert(seconds.to_owned(), 2.into());
+        let ended = workflow.ended(&workflow.start(&impatient, &json!({}))).await;
+        assert_eq!((&ended["status"], &ended["error"]), (&"FAILED".into(), &name.into()), "{ended}");
+        assert!(ended["cause"].as_str().is_some_and(|cause| cause.contains(" s: ")), "{ended}");
+    }
 }
