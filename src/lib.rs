@@ -135,6 +135,7 @@ async fn finish(
 ) {
     let mut told = Told::default();
     let files = records.kept();
+    let mut abandoned = None;
     if let Some(notify) = notify {
         let telling = AssertUnwindSafe(notify.tell(end, files, settings, (shutdown, phases), &mut told)).catch_unwind();
         let trouble = tokio::select! {
@@ -142,7 +143,13 @@ async fn finish(
             () = shutdown.grace_is_over(phases.telling) => {
                 Some("the time to stop in was over before all was told of the run's end: see STOP_GRACE")
             }
-            ended = telling => ended.err().map(|_| "a fault of the program, in telling the outside: please report it with the log"),
+            ended = telling => match ended {
+                Ok(left) => {
+                    abandoned = left;
+                    None
+                }
+                Err(_) => Some("a fault of the program, in telling the outside: please report it with the log"),
+            },
         };
         if let Some(trouble) = trouble {
             tracing::warn!("{trouble}");
@@ -153,6 +160,12 @@ async fn finish(
         () = records.finish(end.record(&told)) => {}
         () = shutdown.grace_is_over(phases.last_words) => {
             tracing::error!("nobody reads stdout; the last records are missing from it");
+        }
+    }
+    if let Some(ending) = abandoned {
+        tokio::select! {
+            _ = ending => {}
+            () = shutdown.grace_is_over(phases.last_words) => {}
         }
     }
 }

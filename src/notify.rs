@@ -40,8 +40,8 @@ pub struct Notify {
 }
 
 impl Notify {
-    /// Sends the first heartbeat. `moves` counts what the further ones speak of. Once `shutdown` is asked for, nothing is tried
-    /// again; who waited for the run and no longer does asks for it here.
+    /// Sends the first heartbeat. `moves` counts what the further ones speak of. Who waited for the run
+    /// and no longer does asks for the `shutdown`; once that is asked for, no file's end waits for room among the events.
     pub fn start(
         settings: &NotifySettings,
         upload: &UploadSettings,
@@ -73,6 +73,8 @@ impl Notify {
     ///
     /// A run that was stopped has little time: each part of this gets its share, so that one who is silent keeps nobody else
     /// from being told.
+    ///
+    /// What is still to be ended when all have been told is returned; it tells of its failures itself.
     pub async fn tell(
         self,
         run: &RunEnd<'_>,
@@ -80,7 +82,7 @@ impl Notify {
         settings: Vec<(&'static str, String)>,
         (shutdown, phases): (&Shutdown, Phases),
         told: &mut Told,
-    ) {
+    ) -> Option<JoinHandle<()>> {
         if self.metrics {
             crate::logging::write_line(&metrics::line(run));
         }
@@ -136,10 +138,7 @@ impl Notify {
         };
         let (event, answer) = tokio::join!(event, answer);
         event.into_iter().chain(answer).for_each(|warning| warn(told, warning));
-        if let Some(ending) = abandoned {
-            // It tells of its failures itself.
-            let _ = ending.await;
-        }
+        abandoned
     }
 }
 

@@ -194,7 +194,8 @@ impl Events {
                 (_, true) => Some(format!("EVENT_BUS: {lost} of {of} events were lost: {}", tally.why())),
                 (_, false) => {
                     let why = tally.why.as_deref().unwrap_or("the bus is slow");
-                    Some(format!("EVENT_BUS: {lost} of {of} events were lost, as time was up: {why}"))
+                    // A batch may be between the queue and its request.
+                    Some(format!("EVENT_BUS: {lost} of {of} events or a few more were lost, as time was up: {why}"))
                 }
             }
         };

@@ -379,10 +379,11 @@ async fn a_run_that_step_functions_gave_up_stops_beside_the_next_try() {
     })
     .await;
     let run = run_with_token(&world, &steps).env("PORT", proxy.port()).env("STOP_GRACE", "4s");
-    let finished = world.finish(run).await;
+    let finished = world.finish(run.env("PART_SIZE", "5MiB").env("MULTIPART_THRESHOLD", "6MiB")).await;
     finished.assert_exit(143, "INTERRUPTED");
     let message = finished.run()["failure-message"].as_str().expect("a message");
     assert!(message.contains("Step Functions no longer waits"), "{message}");
+    assert_eq!(world.s3.count(Operation::CreateMultipartUpload), 1);
     assert_eq!(world.s3.open_uploads(BUCKET).await, [""; 0]);
 }
 

@@ -305,7 +305,7 @@ async fn a_task_that_is_watched_hands_on_a_report_that_is_there_and_no_other() {
 
     let store = client(&workflow.moto.endpoint(), ADMIN);
     let put = store.put_object().bucket(workflow.connector.output("BucketName"));
-    put.key(".sftp-s3-connector/runs/executions/there.json").send().await.expect("a report");
+    put.key(".sftp-s3-connector/runs/executions/there-0.json").send().await.expect("a report");
     let ended = workflow.ended(&workflow.start_as("there", &ended_well, &input("EVENT"))).await;
     assert_eq!(ended["status"], "SUCCEEDED", "{ended}");
 }
