@@ -17,7 +17,7 @@ use crate::report::{Document, EventQueue, Kept, RunEnd, Told};
 use crate::shutdown::{Phases, Shutdown};
 use crate::store::s3::Connections;
 use events::Events;
-use report_object::ReportObject;
+use report_object::{ReportObject, Storing};
 use task_token::TaskToken;
 
 mod events;
@@ -82,7 +82,7 @@ impl Notify {
         settings: Vec<(&'static str, String)>,
         (shutdown, phases): (&Shutdown, Phases),
         told: &mut Told,
-    ) -> Option<JoinHandle<()>> {
+    ) -> Option<Storing> {
         if self.metrics {
             crate::logging::write_line(&metrics::line(run));
         }

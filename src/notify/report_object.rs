@@ -29,11 +29,14 @@ pub struct ReportObject {
     uri: ReportUri,
 }
 
+/// The storing of a report in parts, which ends what it has begun.
+pub type Storing = JoinHandle<Result<(), store::Error>>;
+
 /// Why a report is not there.
 pub struct NotWritten {
     pub why: String,
     /// What was begun and is still to be ended, which takes as long as the store does.
-    pub ending: Option<JoinHandle<()>>,
+    pub ending: Option<Storing>,
 }
 
 impl From<store::Error> for NotWritten {
@@ -116,8 +119,7 @@ impl ReportObject {
             },
             why = stop => {
                 give_up.cancel();
-                let ending = tokio::spawn(async { drop(storing.await) });
-                Err(NotWritten { why, ending: Some(ending) })
+                Err(NotWritten { why, ending: Some(storing) })
             }
         }
     }
