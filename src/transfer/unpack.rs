@@ -25,6 +25,7 @@ mod judge;
 mod pieces;
 mod range_reader;
 mod settle;
+mod window;
 mod zip;
 
 pub use claims::{Claims, KeyHasher};

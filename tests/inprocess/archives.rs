@@ -33,6 +33,16 @@ fn zip(options: SimpleFileOptions, entries: &[(&str, &[u8])]) -> Vec<u8> {
     zip.finish().unwrap().into_inner()
 }
 
+/// A good archive but for its ZIP64 end record, which has room for extensions of so many bytes.
+fn raw_zip_with_end_of(bytes: u64) -> Vec<u8> {
+    let mut archive = raw_zip(&[RawEntry::new("x", "x").zip64()]);
+    // 56 bytes of it, 20 of its locator, 22 of the end record.
+    let at = archive.len() - 98;
+    archive[at + 4..at + 12].copy_from_slice(&(44 + bytes).to_le_bytes());
+    archive.splice(at + 56..at + 56, std::iter::repeat_n(0, bytes as usize));
+    archive
+}
+
 /// 400 kB that compress well, and differ everywhere.
 fn text() -> Vec<u8> {
     (0..40_000).map(|line| format!("{line:08}\r\n")).collect::<String>().into_bytes()
@@ -42,8 +52,14 @@ fn text() -> Vec<u8> {
 async fn entries_become_objects_under_the_archive_s_name() {
     let text = text();
     let noise = Content::synthetic(4, 300_000).to_bytes().unwrap();
-    let methods =
-        [CompressionMethod::Stored, CompressionMethod::Deflated, CompressionMethod::Zstd, CompressionMethod::Bzip2];
+    let methods = [
+        CompressionMethod::Stored,
+        CompressionMethod::Deflated,
+        CompressionMethod::Zstd,
+        CompressionMethod::Bzip2,
+        CompressionMethod::Xz,
+        CompressionMethod::Ppmd,
+    ];
     for method in methods {
         let options = SimpleFileOptions::default().compression_method(method);
         let entries: [(&str, &[u8]); 6] = [
@@ -233,6 +249,13 @@ async fn a_broken_archive_fails_by_name_and_the_run_goes_on() {
     let offset = whole.len() - 6;
     directory_elsewhere[offset..offset + 4].copy_from_slice(&u32::MAX.to_le_bytes());
     let unknown_method = raw_zip(&[RawEntry::new("x", "x").method(99)]);
+    // As writers do that count modulo 65,536: one of four, and none.
+    let counted = |count: u16| {
+        let mut archive = raw_zip(&["x", "y", "z", "w"].map(|name| RawEntry::new(name, name)));
+        let at = archive.len() - 14;
+        archive[at..at + 4].copy_from_slice(&[count.to_le_bytes(), count.to_le_bytes()].concat());
+        archive
+    };
     let claims_more = raw_zip(&[RawEntry::new("x", "x").claiming(1 << 50)]);
     let broken = [
         ("cut short", no_directory),
@@ -240,6 +263,9 @@ async fn a_broken_archive_fails_by_name_and_the_run_goes_on() {
         ("a directory beyond the end", directory_elsewhere),
         ("an unknown method", unknown_method),
         ("a size that is a lie", claims_more),
+        ("more entries than are counted", counted(1)),
+        ("entries where none are counted", counted(0)),
+        ("an end record without end", raw_zip_with_end_of(17 << 20)),
         ("a signature and nothing else", [b"PK\x03\x04".as_slice(), &[0; 40]].concat()),
         ("an end and nothing else", [b"PK\x05\x06".as_slice(), &[0xff; 40]].concat()),
     ];
@@ -332,6 +358,32 @@ async fn templates_that_put_all_in_one_place_let_none_overwrite_another() {
         .collect();
     assert_eq!(failed.len(), 3, "{}", finished.show());
     assert!(failed.contains(&"/out/b.csv".to_owned()) && failed.contains(&"/out/c.zip".to_owned()), "{failed:?}");
+}
+
+/// "lzma " sixty times, as `xz --format=lzma` packs it with a window of 64 KiB, in the form of a zip's entry (APPNOTE.TXT 5.8.8).
+const LZMA: [u8; 28] = [
+    9, 4, 5, 0, 0x5d, 0, 0, 1, 0, 0, 0x36, 0x1e, 0x89, 0xdd, 0x7d, 0x4e, 0xbe, 0xb8, 0x81, 0xbf, 0x8e, 0x2d, 0xaf,
+    0xff, 0xfe, 0xd1, 0x20, 0,
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_packed_with_lzma_is_delivered() {
+    let text = "lzma ".repeat(60);
+    let (world, finished) = unpack(raw_zip(&[RawEntry::new("x", &text).packed(14, LZMA)])).await;
+    finished.assert_exit(0, "OK");
+    world.assert_object("a/x", text.as_bytes()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_does_not_make_its_decoder_take_all_memory() {
+    // What decodes to 300 MiB could fill a window as large. The first properties of LZMA data state one of 4 GiB.
+    let lzma = [&[9, 4, 5, 0, 0x5d, 0xff, 0xff, 0xff, 0xff], &[0; 200_000][..]].concat();
+    for (method, data) in [(14, lzma), (95, vec![0; 200_000])] {
+        let (world, finished) = unpack(raw_zip(&[RawEntry::new("x", data).method(method).claiming(300 << 20)])).await;
+        finished.assert_exit(3, "PARTIAL");
+        assert!(finished.statuses().contains(&"FAILED ARCHIVE_LIMIT".to_owned()), "{method}\n{}", finished.show());
+        world.assert_keys(&["good.txt"]).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

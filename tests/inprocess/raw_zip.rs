@@ -1,6 +1,6 @@
 //! Zip archives byte by byte (APPNOTE.TXT), because no library writes the ones that a test of bad archives needs.
 
-/// One entry, stored. What a test does not set is as it should be.
+/// One entry, stored unless a test has it packed. What a test does not set is as it should be.
 #[derive(Debug, Clone)]
 pub struct RawEntry {
     name: Vec<u8>,
@@ -46,6 +46,13 @@ impl RawEntry {
 
     pub fn method(mut self, method: u16) -> Self {
         self.method = method;
+        self
+    }
+
+    /// What `new` was given, packed by a method of this number.
+    pub fn packed(mut self, method: u16, data: impl AsRef<[u8]>) -> Self {
+        self.method = method;
+        self.data = data.as_ref().to_vec();
         self
     }
 

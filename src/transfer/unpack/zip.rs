@@ -13,12 +13,20 @@ use zip::result::ZipError;
 use zip::unstable::read::ZipIterable;
 
 use super::range_reader::source_failure;
+use super::window;
 use super::{Entry, EntryKind};
 use crate::failure::{Failure, FailureCode};
 
 /// Signatures that a zip file begins with: a local header, the end record of an empty archive, the marker of an archive
 /// that was to be split (APPNOTE.TXT 4.3.7, 4.3.16, 8.5.4).
 const SIGNATURES: [&[u8; 4]; 3] = [b"PK\x03\x04", b"PK\x05\x06", b"PK00"];
+/// What a directory's header begins with (4.3.12), a ZIP64 end record (4.3.14), and all there is of an empty archive.
+const HEADER: [u8; 4] = *b"PK\x01\x02";
+const ZIP64_END: [u8; 4] = *b"PK\x06\x06";
+const END: [u8; 4] = *b"PK\x05\x06";
+/// Most bytes that are read to find the directory: a comment has 64 KiB, and what an end record may be extended by is for
+/// its maker to say.
+const MOST_OF_END: u64 = 16 << 20;
 /// Decoded bytes handed on at once.
 pub const PIECE: usize = 256 << 10;
 
@@ -51,10 +59,33 @@ pub fn headers<R: Read + Seek>(
     mut each: impl FnMut(Entry) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut archive = open(reader, max_entries)?;
-    for entry in archive.files().map_err(|error| invalid(&error))? {
+    let count = archive.len();
+    let files = archive.files().map_err(|error| invalid(&error))?;
+    for entry in files.by_ref() {
         each(header(&entry.map_err(|error| invalid(&error))?))?;
     }
+    if has_more(files.reader_mut(), count).map_err(|error| invalid(&error.into()))? {
+        let message = format!(
+            "the archive has more entries than it says ({count}; without ZIP64 it can count to 65,535); UNPACK=none delivers it as it is"
+        );
+        return Err(Failure::new(FailureCode::ArchiveInvalid, message));
+    }
     Ok(())
+}
+
+/// Whether an archive that says it has `count` entries has another. `reader` stands behind the header of the last.
+///
+/// Writers that do not know ZIP64 count modulo 65,536.
+fn has_more<R: Read + Seek>(reader: &mut R, count: usize) -> io::Result<bool> {
+    let mut next = [0; 4];
+    if count > 0 {
+        read_full(reader, &mut next)?;
+        return Ok(next == HEADER);
+    }
+    // With none, the directory is taken to begin where it ends.
+    reader.rewind()?;
+    read_full(reader, &mut next)?;
+    Ok(next != END)
 }
 
 /// Decodes the entries after the first `skip`, in the central directory's order, into `sink`.
@@ -75,6 +106,7 @@ pub fn decode<R: Read + Seek + Send>(
             Want::Next => continue,
             Want::NoMore => return Ok(()),
         }
+        let _turn = window::turn(&entry, content, &header)?;
         let password = password.filter(|_| entry.encrypted()).map(|password| password.expose_secret().as_bytes());
         let mut data = entry
             .with_reader(content, ZipReadOptions::new().password(password))
@@ -88,13 +120,43 @@ pub fn decode<R: Read + Seek + Send>(
     Ok(())
 }
 
-fn open<R: Read + Seek>(reader: R, max_entries: u64) -> Result<ZipIterable<R>, Failure> {
-    let archive = ZipIterable::try_new(reader, Config::default()).map_err(|error| invalid(&error))?;
+fn open<R: Read + Seek>(reader: R, max_entries: u64) -> Result<ZipIterable<Bounded<R>>, Failure> {
+    let bounded = Bounded { reader, left: Some(MOST_OF_END) };
+    let mut archive = ZipIterable::try_new(bounded, Config::default()).map_err(|error| invalid(&error))?;
+    archive.files().map_err(|error| invalid(&error))?.reader_mut().left = None;
     if archive.len() as u64 > max_entries {
         let message = format!("the archive has {} entries; MAX_ENTRIES is {max_entries}", archive.len());
         return Err(Failure::new(FailureCode::ArchiveLimit, message));
     }
     Ok(archive)
+}
+
+/// A reader of which only so much is read. `zip` takes memory for a ZIP64 end record of whatever size it states, so that
+/// is refused before it is seen.
+struct Bounded<R> {
+    reader: R,
+    /// `None` once the directory is found.
+    left: Option<u64>,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(left) = &mut self.left else { return self.reader.read(buffer) };
+        let len = read_full(&mut self.reader, buffer)?;
+        let stated = buffer[..len].strip_prefix(&ZIP64_END).and_then(|rest| rest.first_chunk()).copied();
+        let too_large = stated.map(u64::from_le_bytes).is_some_and(|size| size > MOST_OF_END);
+        *left = left.saturating_sub(len as u64);
+        if too_large || *left == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "its end record is too large"));
+        }
+        Ok(len)
+    }
+}
+
+impl<R: Seek> Seek for Bounded<R> {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        self.reader.seek(to)
+    }
 }
 
 /// `Ok(false)` where the sink wants no more.
