@@ -7,6 +7,9 @@ use std::fmt;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::Shared;
+use tokio::sync::oneshot;
 
 use crate::checksum::Crc64Nvme;
 use crate::template::ObjectKey;
@@ -77,11 +80,11 @@ pub enum Body {
 }
 
 impl Body {
-    /// Of a buffered body: what to look for if the answer to its request is lost.
-    pub fn checksum(&self) -> Option<Crc64Nvme> {
+    /// What tells when the whole body is on its way.
+    pub fn sent(&self) -> Sent {
         match self {
-            Self::Buffered { checksum, .. } => Some(*checksum),
-            Self::Streamed(_) => None,
+            Self::Buffered { checksum, .. } => Sent::AtHand(*checksum),
+            Self::Streamed(streamed) => Sent::Following(streamed.checksum.clone()),
         }
     }
 
@@ -89,6 +92,23 @@ impl Body {
     pub fn buffered(pieces: Vec<Bytes>) -> Self {
         let checksum = Crc64Nvme::of(&pieces);
         Body::Buffered { pieces, checksum }
+    }
+}
+
+/// The checksum of a body: at hand, or known when the last of the body was handed over.
+#[derive(Debug, Clone)]
+pub enum Sent {
+    AtHand(Crc64Nvme),
+    Following(Shared<oneshot::Receiver<Crc64Nvme>>),
+}
+
+impl Sent {
+    /// What to look for if the answer to the request is lost; `None` where not all of the body was sent.
+    pub fn checksum(&self) -> Option<Crc64Nvme> {
+        match self {
+            Self::AtHand(checksum) => Some(*checksum),
+            Self::Following(checksum) => checksum.clone().now_or_never()?.ok(),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use aws_smithy_http_client::{Connector, proxy::ProxyConfig, tls};
 use aws_smithy_runtime_api::client::http::{HttpConnectorSettings, SharedHttpConnector, http_client_fn};
 use aws_types::service_config::ServiceConfigKey;
 
-use super::{Body, Error, Kind, NewObject, Part, SourceBroke, Store, Upload, UploadId};
+use super::{Body, Error, Kind, NewObject, Part, Sent, SourceBroke, Store, Upload, UploadId};
 use crate::causes::causes;
 use crate::checksum::Crc64Nvme;
 use crate::config::{ObjectAttributes, UploadSettings};
@@ -32,7 +32,7 @@ mod trailed;
 use body::Wire;
 use direct::{Direct, NotStored};
 use fault::{advice, classify, shown};
-use limit::{BRIEF, COMPLETION, CONNECT_TIMEOUT, Limit, STALLED_FOR, timeouts, within};
+use limit::{ANSWER, BRIEF, COMPLETION, CONNECT_TIMEOUT, Limit, STALLED_FOR, timeouts, within};
 
 /// At most so long a pause follows a first attempt that found the store busy, as the SDK has it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -195,6 +195,39 @@ impl S3Store {
         }
     }
 
+    /// Puts an object, the shorter way first.
+    async fn try_to_put(&self, object: &NewObject, body: Body) -> Result<(), Error> {
+        let limit = Limit::of(&body);
+        let (body, attempts) = match self.put_directly(object, body, limit).await? {
+            Directly::Stored => return Ok(()),
+            Directly::NotTried(body) => (body, None),
+            Directly::NotKnown(body) => (body, Some(self.max_attempts - 1)),
+        };
+        let request = self
+            .client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(object.key.as_str())
+            .content_type(&object.content_type)
+            .set_server_side_encryption(self.sse())
+            .set_ssekms_key_id(self.attributes.kms_key_id.clone())
+            .set_storage_class(self.storage_class())
+            .set_tagging(self.tagging.clone())
+            .set_metadata(Some(
+                object.metadata.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+            ));
+        let wire = Wire::of(body, &self.moves);
+        let request = request
+            .set_content_length(wire.content_length)
+            .set_checksum_crc64_nvme(wire.checksum)
+            .set_checksum_algorithm(wire.algorithm)
+            .body(wire.body);
+        let stored = within(request.customize(), limit, attempts).send().await;
+        stored.map_err(|error| self.error("PutObject to", object.key.as_str(), error))?;
+        self.prove();
+        Ok(())
+    }
+
     /// An object was stored by the SDK.
     fn prove(&self) {
         if let Some(direct) = &self.direct {
@@ -248,44 +281,14 @@ impl S3Store {
 #[async_trait]
 impl Store for S3Store {
     async fn put(&self, object: &NewObject, body: Body) -> Result<(), Error> {
-        let (limit, checksum) = (Limit::of(&body), body.checksum());
-        let (body, attempts) = match self.put_directly(object, body, limit).await? {
-            Directly::Stored => return Ok(()),
-            Directly::NotTried(body) => (body, None),
-            Directly::NotKnown(body) => (body, Some(self.max_attempts - 1)),
-        };
-        let request = self
-            .client
-            .put_object()
-            .bucket(&self.bucket)
-            .key(object.key.as_str())
-            .content_type(&object.content_type)
-            .set_server_side_encryption(self.sse())
-            .set_ssekms_key_id(self.attributes.kms_key_id.clone())
-            .set_storage_class(self.storage_class())
-            .set_tagging(self.tagging.clone())
-            .set_metadata(Some(
-                object.metadata.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
-            ));
-        let wire = Wire::of(body, &self.moves);
-        let request = request
-            .set_content_length(wire.content_length)
-            .set_checksum_crc64_nvme(wire.checksum)
-            .set_checksum_algorithm(wire.algorithm)
-            .body(wire.body);
-        let error = match within(request.customize(), limit, attempts).send().await {
-            Ok(_) => {
-                self.prove();
-                return Ok(());
-            }
-            Err(error) => self.error("PutObject to", object.key.as_str(), error),
-        };
-        match checksum {
+        let sent = body.sent();
+        match answered(&sent, self.try_to_put(object, body)).await {
             // The answer may be what was lost.
-            Some(checksum) if error.kind == Kind::Unavailable && self.holds(object.key.as_str(), checksum).await => {
-                Ok(())
-            }
-            _ => Err(error),
+            Err(error) if error.kind == Kind::Unavailable => match sent.checksum() {
+                Some(checksum) if self.holds(object.key.as_str(), checksum).await => Ok(()),
+                _ => Err(error),
+            },
+            stored => stored,
         }
     }
 
@@ -324,19 +327,20 @@ impl Store for S3Store {
         let key = upload.object.key.as_str();
         let request =
             self.client.upload_part().bucket(&self.bucket).key(key).upload_id(&upload.id.0).part_number(number as i32);
-        let (limit, checksum) = (Limit::of(&body), body.checksum());
+        let (limit, sent) = (Limit::of(&body), body.sent());
         let wire = Wire::of(body, &self.moves);
         let request = request
             .set_content_length(wire.content_length)
             .set_checksum_crc64_nvme(wire.checksum)
             .set_checksum_algorithm(wire.algorithm)
             .body(wire.body);
-        let stored = within(request.customize(), limit, None)
-            .send()
-            .await
-            .map_err(|error| self.error("UploadPart of", key, error))?;
+        let upload = async {
+            let stored = within(request.customize(), limit, None).send().await;
+            stored.map_err(|error| self.error("UploadPart of", key, error))
+        };
+        let stored = answered(&sent, upload).await?;
         match stored.e_tag() {
-            Some(etag) => Ok(Part { number, etag: etag.to_owned(), checksum }),
+            Some(etag) => Ok(Part { number, etag: etag.to_owned(), checksum: sent.checksum() }),
             None => Err(Error::new(
                 Kind::Rejected,
                 format!("UploadPart {number} of s3://{}/{key}: the answer has no ETag", self.bucket),
@@ -372,7 +376,14 @@ impl Store for S3Store {
                 let error = self.error("CompleteMultipartUpload of", key, error);
                 // The answer may be what was lost; a completion that is sent again then finds no upload.
                 let unsure = matches!(error.kind, Kind::NoUpload | Kind::Unavailable);
-                if unsure && self.holds(key, checksum).await { Ok(()) } else { Err(error) }
+                if !unsure || !self.holds(key, checksum).await {
+                    return Err(error);
+                }
+                // What is there may be an earlier run's, and the parts of this one beside it.
+                if error.kind == Kind::Unavailable {
+                    self.abort(upload).await?;
+                }
+                Ok(())
             }
         }
     }
@@ -385,6 +396,22 @@ impl Store for S3Store {
             Err(error) if error.kind != Kind::NoUpload => Err(error),
             _ => Ok(()),
         }
+    }
+}
+
+/// A request's answer, which is waited for only so long once the last of a streamed body was sent.
+async fn answered<T>(sent: &Sent, request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let Sent::Following(checksum) = sent else { return request.await };
+    let silence = async {
+        match checksum.clone().await {
+            Ok(_) => tokio::time::sleep(ANSWER).await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        answer = request => answer,
+        () = silence => Err(Error::new(Kind::Unavailable, "the store did not answer once all was sent")),
     }
 }
 

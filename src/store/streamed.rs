@@ -1,6 +1,8 @@
 //! The two ends of a body that is sent while it is read: who reads feeds it, the store's adapter takes it.
 
 use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::Shared;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::checksum::{Crc64Nvme, Hasher};
@@ -14,8 +16,8 @@ pub struct Streamed {
     pub len: u64,
     /// `Err`, or the end before `len` bytes: the body broke off, and nothing is to be stored.
     pub pieces: mpsc::Receiver<Result<Bytes, SourceBroke>>,
-    /// Of all pieces. Dropped where the body broke off.
-    pub checksum: oneshot::Receiver<Crc64Nvme>,
+    /// Of all pieces, once all were sent. An error where the body broke off.
+    pub checksum: Shared<oneshot::Receiver<Crc64Nvme>>,
 }
 
 /// The feeding end. Dropping it before all pieces were sent, and [`finish`](Feeder::finish) was called, breaks the body
@@ -36,7 +38,10 @@ pub struct SourceBroke;
 pub fn streamed(len: u64) -> (Feeder, Streamed) {
     let (sender, pieces) = mpsc::channel(PIECES_WAITING);
     let (to, checksum) = oneshot::channel();
-    (Feeder { pieces: sender, checksum: to, hasher: Hasher::new() }, Streamed { len, pieces, checksum })
+    (
+        Feeder { pieces: sender, checksum: to, hasher: Hasher::new() },
+        Streamed { len, pieces, checksum: checksum.shared() },
+    )
 }
 
 impl Feeder {

@@ -19,6 +19,8 @@ pub const STALLED_FOR: Duration = Duration::from_secs(30);
 pub const BRIEF: Duration = Duration::from_secs(30);
 /// The same for a completion, which S3 may work on for minutes.
 pub const COMPLETION: Duration = Duration::from_secs(300);
+/// A store that has all of a streamed body and says nothing for this long is given up.
+pub const ANSWER: Duration = Duration::from_secs(60);
 /// Bytes a second that a request with file data is given time for, on top of [`BRIEF`].
 const SLOWEST: u64 = 128 << 10;
 /// File data that [`BRIEF`] is long enough for. Its requests take the client's own settings: settings of one request are

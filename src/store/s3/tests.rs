@@ -7,6 +7,7 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::http::StatusCode;
 use bytes::Bytes;
 
@@ -232,6 +233,10 @@ enum Misbehaving {
     AnswersAfter(Duration),
     /// It answers with this status.
     Says(u16),
+    /// It takes a body to its end and has the object then, and closes the connection: its answer is lost.
+    StoresAndCloses,
+    /// It has the object of a run before this one, and completes no upload.
+    HoldsAndSays(u16),
 }
 
 /// Counts the requests of either way, as their user agents tell them apart.
@@ -240,11 +245,21 @@ struct Counter {
     behaviour: Misbehaving,
     short: Arc<Mutex<usize>>,
     long: Arc<Mutex<usize>>,
+    /// The checksum of the object that it has.
+    held: Arc<Mutex<Option<Crc64Nvme>>>,
+    aborted: Arc<Mutex<usize>>,
 }
 
 impl Counter {
     fn new(behaviour: Misbehaving) -> Self {
-        Self { behaviour, short: Arc::default(), long: Arc::default() }
+        let held = matches!(behaviour, Misbehaving::HoldsAndSays(_)).then(|| Crc64Nvme::of(&some_bytes()));
+        Self {
+            behaviour,
+            short: Arc::default(),
+            long: Arc::default(),
+            held: Arc::new(Mutex::new(held)),
+            aborted: Arc::default(),
+        }
     }
 
     fn seen(&self) -> (usize, usize) {
@@ -263,6 +278,14 @@ impl HttpConnector for Counter {
         HttpConnectorFuture::new(async move {
             let ours = request.headers().get("user-agent").is_some_and(|agent| agent.starts_with("sftp-s3-connector/"));
             *if ours { &this.short } else { &this.long }.lock().unwrap() += 1;
+            match (request.method(), *this.held.lock().unwrap()) {
+                ("HEAD", Some(checksum)) => return Ok(holding(checksum)),
+                ("DELETE", _) => {
+                    *this.aborted.lock().unwrap() += 1;
+                    return Ok(HttpResponse::new(StatusCode::try_from(204).unwrap(), "".into()));
+                }
+                _ => {}
+            }
             let status = match this.behaviour {
                 Misbehaving::Stalls => std::future::pending().await,
                 Misbehaving::AnswersAfter(pause) => {
@@ -271,11 +294,73 @@ impl HttpConnector for Counter {
                     tokio::time::sleep(pause).await;
                     200
                 }
-                Misbehaving::Says(status) => status,
+                Misbehaving::Says(status) | Misbehaving::HoldsAndSays(status) => status,
+                Misbehaving::StoresAndCloses => {
+                    let body = aws_sdk_s3::primitives::ByteStream::new(request.into_body()).collect().await;
+                    if body.is_ok_and(|body| !body.into_bytes().is_empty()) {
+                        *this.held.lock().unwrap() = Some(Crc64Nvme::of(&some_bytes()));
+                    }
+                    return Err(ConnectorError::io("closed".into()));
+                }
             };
             Ok(HttpResponse::new(StatusCode::try_from(status).unwrap(), "".into()))
         })
     }
+}
+
+/// The answer to who asks for the object.
+fn holding(checksum: Crc64Nvme) -> HttpResponse {
+    let mut response = HttpResponse::new(StatusCode::try_from(200).unwrap(), "".into());
+    response.headers_mut().insert(trailed::CHECKSUM_HEADER, checksum.to_base64());
+    response
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_whose_answer_is_lost_is_looked_up() {
+    for proven in [false, true] {
+        for body in [streamed_body(), Body::buffered(some_bytes())] {
+            let store = Counter::new(Misbehaving::StoresAndCloses).store(2);
+            if proven {
+                store.prove();
+            }
+            store.put(&object(), body).await.expect("it is there");
+        }
+        let store = Counter::new(Misbehaving::StoresAndCloses).store(2);
+        if proven {
+            store.prove();
+        }
+        let (mut feeder, body) = streamed(1 << 20);
+        tokio::spawn(async move {
+            feeder.send(Bytes::from_static(b"a piece")).await;
+            feeder.break_off().await;
+        });
+        store.put(&object(), Body::Streamed(body)).await.expect_err("not all of it was sent");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_has_a_streamed_body_and_is_silent_is_given_up() {
+    let silence = limit::ANSWER * 10;
+    for proven in [false, true] {
+        let store = Counter::new(Misbehaving::AnswersAfter(silence)).store(2);
+        if proven {
+            store.prove();
+        }
+        let begun = tokio::time::Instant::now();
+        let error = store.put(&object(), streamed_body()).await.expect_err("it is silent");
+        assert_eq!(error.kind, Kind::Unavailable, "{error}");
+        // Whether the object is there is asked, and not answered either.
+        assert!(begun.elapsed() < silence, "{:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_is_not_known_to_be_complete_is_aborted_where_its_object_was_there_before() {
+    let counter = Counter::new(Misbehaving::HoldsAndSays(503));
+    let (object, id) = (object(), UploadId("1".to_owned()));
+    let upload = Upload { object: &object, id: &id };
+    counter.store(2).complete(&upload, &[], Crc64Nvme::of(&some_bytes())).await.expect("the bytes are there");
+    assert_eq!(*counter.aborted.lock().unwrap(), 1);
 }
 
 #[tokio::test(start_paused = true)]

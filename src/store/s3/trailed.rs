@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use futures::future::Shared;
 use http_body::{Frame, SizeHint};
 use tokio::sync::oneshot;
 
@@ -22,7 +23,7 @@ pub const CHECKSUM_HEADER: &str = "x-amz-checksum-crc64nvme";
 /// Pieces as they arrive in one chunk, their checksum behind them.
 pub struct TrailedBody {
     data: StreamedBody,
-    checksum: oneshot::Receiver<Crc64Nvme>,
+    checksum: Shared<oneshot::Receiver<Crc64Nvme>>,
     head: Bytes,
     stage: Stage,
     /// Bytes still to come, those of the form included.
