@@ -175,6 +175,19 @@ async fn short_reads_cost_the_second_engine_no_byte_in_silence() {
     }
 }
 
+/// libssh2 is not told how many handles a server allows, and needs one: files that take turns on a connection close it first.
+#[cfg(feature = "libssh2")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_engine_has_one_file_open_at_a_time() {
+    let mut tree = tree();
+    tree.file("/out/larger.bin", Content::synthetic(12, 30_000_000));
+    let world = World::quirky(tree, Quirks { max_handles: Some(1), ..Quirks::default() }).await;
+    let run = world.run("/out").env("SFTP_ENGINE", "libssh2").env("SFTP_CONNECTIONS", 1);
+    let run = run.env("PART_SIZE", "5MiB").env("MULTIPART_THRESHOLD", "6MiB");
+    world.finish(run).await.assert_exit(0, "OK");
+    assert_eq!(Stats::read(&world.sftp.stats().refused_opens), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_on_handles_that_is_told_is_kept() {
     let world = World::quirky(tree(), Quirks { max_handles: Some(2), ..Quirks::default() }).await;

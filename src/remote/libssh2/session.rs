@@ -124,10 +124,12 @@ impl Session {
         len: u64,
         wanted: &dyn Fn() -> bool,
     ) -> Result<Chunk, Error> {
-        // Out of the session while it is in use: an error leaves it closed.
-        let mut open = match self.file.take() {
-            Some(open) if open.path == *path && open.next == offset => open,
-            _ => {
+        // Out of the session while it is in use: an error leaves it closed. So is another, before this one is opened: the
+        // server may allow one alone.
+        let kept = self.file.take().filter(|open| open.path == *path && open.next == offset);
+        let mut open = match kept {
+            Some(open) => open,
+            None => {
                 let file = self.sftp.open(local(path)?).map_err(|error| failure::of("opening the file", &error))?;
                 OpenFile { path: path.clone(), file, next: offset }
             }
