@@ -5,8 +5,8 @@
 //! for the budget while it holds a place among the store's requests, so neither can starve the other.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use chrono::Utc;
 use secrecy::SecretString;
@@ -27,10 +27,12 @@ use crate::template::{KeyTemplate, ObjectKey};
 
 mod budget;
 mod fetch;
+mod outage;
 mod unpack;
 mod upload;
 
 pub use budget::Budget;
+use outage::Outage;
 use unpack::{Claims, KeyHasher, Settled};
 
 /// Files under way at once: enough to keep hundreds of small ones in flight on each connection, few enough that what a
@@ -72,10 +74,7 @@ pub struct Transfer {
     unpacking: Semaphore,
     /// What keys are hashed with, where who claims them is compared.
     hasher: KeyHasher,
-    /// Why nothing can be stored, once that is clear: no further file is read.
-    store_is_down: OnceLock<Failure>,
-    /// Requests to the store that failed for want of a bucket, a permission or an answer.
-    store_failures: AtomicU32,
+    outage: Outage,
     counters: Arc<Counters>,
 }
 
@@ -157,8 +156,7 @@ impl Transfer {
             turn: Semaphore::new(1),
             unpacking: Semaphore::new(unpack::places()),
             hasher: KeyHasher::default(),
-            store_is_down: OnceLock::new(),
-            store_failures: AtomicU32::new(0),
+            outage: Outage::default(),
             counters: reporter.counters().clone(),
             reporter,
         }
@@ -281,7 +279,7 @@ impl Transfer {
         refused: &mut Option<Failure>,
         delivered: &mut Vec<String>,
     ) -> Result<FileResult, Failure> {
-        if let Some(failure) = self.store_is_down.get() {
+        if let Some(failure) = self.outage.given_up() {
             return Err(failure.clone());
         }
         if self.settings.unpack.zip && file.size >= SMALLEST_ARCHIVE {

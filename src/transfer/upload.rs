@@ -3,7 +3,6 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -19,12 +18,6 @@ use crate::exit::Exit;
 use crate::failure::{Failure, FailureCode};
 use crate::plan::{self, PlannedFile};
 use crate::store::{self, Body, NewObject, Part, Upload, UploadId};
-
-/// A store that has all of a body and says nothing for this long is given up.
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
-
-/// Failures of a store that has taken nothing yet, after which no further file is read.
-const FAILURES_TO_GIVE_UP: u32 = 16;
 
 /// What a first look at a file's content told.
 pub enum Look {
@@ -135,7 +128,7 @@ impl Transfer {
             .await
     }
 
-    /// Waits for a request and for what feeds its body. Once the body is sent, the store has [`ANSWER_WITHIN`] to answer.
+    /// Waits for a request and for what feeds its body.
     ///
     /// The feeder is looked at first: it ends before the request that its failure breaks off, so that the cause is told
     /// and not the effect.
@@ -149,14 +142,7 @@ impl Transfer {
             biased;
             fed = &mut feed => {
                 let fed = fed.map_err(NotSent::Source)?;
-                match tokio::time::timeout(ANSWER_WITHIN, request).await {
-                    Ok(sent) => (fed, sent.map_err(NotSent::Store)?),
-                    Err(_) => {
-                        let silent =
-                            store::Error::new(store::Kind::Unavailable, "the store did not answer once all was sent");
-                        return Err(NotSent::Store(self.write_failure(&silent)));
-                    }
-                }
+                (fed, request.await.map_err(NotSent::Store)?)
             }
             sent = &mut request => {
                 let sent = sent.map_err(NotSent::Store)?;
@@ -319,13 +305,18 @@ impl Transfer {
         tokio::select! {
             biased;
             // An answer that is there counts, however late it is.
-            answer = request => answer.map_err(|error| self.write_failure(&error)),
+            answer = request => match answer {
+                Ok(taken) => {
+                    self.outage.took();
+                    Ok(taken)
+                }
+                Err(error) => Err(self.write_failure(&error)),
+            },
             () = self.stop.now.cancelled() => Err(Failure::interrupted()),
         }
     }
 
-    /// The record's failure for what the store said. A store that never took anything is given up after a while: the
-    /// partner's files would all be read for nothing.
+    /// The record's failure for what the store said.
     fn write_failure(&self, error: &store::Error) -> Failure {
         let exit = match error.kind {
             store::Kind::NoBucket | store::Kind::Denied => Some(Exit::Destination),
@@ -337,11 +328,10 @@ impl Transfer {
             may_pass: error.may_pass(),
             ..Failure::new(FailureCode::WriteFileError, error.to_string())
         };
-        let never_took = self.counters.objects.load(Ordering::Relaxed) == 0;
-        let hopeless =
-            exit.is_some() && never_took && self.store_failures.fetch_add(1, Ordering::Relaxed) >= FAILURES_TO_GIVE_UP;
-        if error.kind == store::Kind::NoBucket || hopeless {
-            self.store_is_down.get_or_init(|| Failure { may_pass: false, ..failure.clone() });
+        match error.kind {
+            store::Kind::NoBucket => self.outage.give_up(&failure),
+            store::Kind::Denied | store::Kind::Unavailable => self.outage.failed(&failure),
+            _ => {}
         }
         failure
     }

@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use crate::inprocess::s3::Operation;
 use crate::inprocess::sftp::{Content, Fault, Misdeed, Quirks, Stats, Tree, Trigger};
 use crate::proxy::{Proxy, Toward};
+use crate::raw_zip::{RawEntry, raw_zip};
 use crate::world::{BUCKET, World};
 
 /// A file of three parts and a small one.
@@ -37,6 +38,18 @@ async fn a_bucket_that_may_not_be_written_is_code_9() {
     let finished = world.finish(run(&world)).await;
     finished.assert_exit(9, "DESTINATION");
     world.assert_keys(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_is_not_read_on_for_a_bucket_that_may_not_be_written() {
+    let entries: Vec<_> = (0..400).map(|number| RawEntry::new(format!("{number}.txt"), "x")).collect();
+    let mut tree = Tree::new();
+    tree.file("/out/a.zip", raw_zip(&entries));
+    let world = World::new(tree).await;
+    world.s3.refusals().deny(Operation::PutObject);
+    let finished = world.finish(world.run("/out")).await;
+    finished.assert_exit(9, "DESTINATION");
+    assert!(finished.files().len() < entries.len() / 2, "{}", finished.show());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -78,6 +78,9 @@ impl<'a> Entries<'a> {
             while let Some(put) = self.puts.try_join_next() {
                 self.note(put);
             }
+            if let Some(failure) = self.transfer.outage.given_up() {
+                return Err(failure.clone());
+            }
             let (entry, verdict) = match events.recv().await {
                 Some(Event::Entry(entry, verdict)) => (entry, verdict),
                 Some(Event::Done(ended)) => return ended,
