@@ -20,6 +20,8 @@ const MOST_NAMES: usize = 10_000_000;
 const LONGEST_PATH: usize = 4096;
 /// Most links to directories on one path.
 const MOST_LINKS: usize = 8;
+/// Links that lead to one another and are no loop yet: as many as Linux follows.
+const LINKS_IN_A_ROW: usize = 40;
 
 /// Something in the listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -201,7 +203,7 @@ impl Walk<'_> {
         let stat = |_| async { self.pool.lease().await?.stat(&absolute).await };
         let attributes = match self.retry.run(Error::may_pass, stat).await {
             Ok(attributes) => attributes,
-            Err(error) => return self.not_followed(path, listed, error),
+            Err(error) => return self.not_followed(path, listed, error).await,
         };
         if attributes.kind != FileKind::Directory {
             return Ok(Target::Entry(Entry { path, attributes }));
@@ -216,7 +218,7 @@ impl Walk<'_> {
         };
         let (here, target) = match resolved.await {
             Ok(resolved) => resolved,
-            Err(error) => return self.not_followed(path, listed, error),
+            Err(error) => return self.not_followed(path, listed, error).await,
         };
         let loops = is_within(&here, &target) || directory.passed.iter().any(|passed| is_within(passed, &target));
         if loops || directory.links >= MOST_LINKS {
@@ -227,15 +229,31 @@ impl Walk<'_> {
     }
 
     /// What becomes of an entry that could not be looked at.
-    fn not_followed(&self, path: RemotePath, listed: Attributes, error: Error) -> Result<Target, Error> {
+    async fn not_followed(&self, path: RemotePath, listed: Attributes, error: Error) -> Result<Target, Error> {
         match (listed.kind, error.kind) {
             _ if !is_of_one_path(&error) => Err(error),
             (FileKind::Symlink, Kind::NotFound) => Ok(Target::Skipped(path, SkipReason::LinkDangling)),
-            // What POSIX calls ELOOP has no status of its own.
-            (FileKind::Symlink, Kind::Failed) => Ok(Target::Skipped(path, SkipReason::LinkLoop)),
+            // What POSIX calls ELOOP has no status of its own: a disk that fails says the same.
+            (FileKind::Symlink, Kind::Failed) if self.leads_nowhere(&path).await? => {
+                Ok(Target::Skipped(path, SkipReason::LinkLoop))
+            }
             (FileKind::Symlink, _) => Ok(Target::Unreadable(Unreadable { path, kind: FileKind::Symlink, error })),
             _ => Ok(Target::Entry(Entry { path, attributes: listed })),
         }
+    }
+
+    /// Whether one link leads to another and never to anything else.
+    async fn leads_nowhere(&self, link: &RemotePath) -> Result<bool, Error> {
+        let mut at = self.absolute(link);
+        for _ in 0..LINKS_IN_A_ROW {
+            let read = |_| async { self.pool.lease().await?.read_link(&at).await };
+            at = match self.retry.run(Error::may_pass, read).await {
+                Ok(target) => at.beside(&target),
+                Err(error) if is_of_one_path(&error) => return Ok(false),
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(true)
     }
 
     async fn canonical(&self, path: &RemotePath) -> Result<RemotePath, Error> {

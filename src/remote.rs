@@ -1,4 +1,4 @@
-//! The SFTP server as the rest of the program sees it: one connection, four questions, bytes in and bytes out.
+//! The SFTP server as the rest of the program sees it: one connection, five questions, bytes in and bytes out.
 //!
 //! Two engines answer (`remote/russh.rs`, `remote/libssh2.rs`); both pass `tests/engines/main.rs`. Nothing here knows
 //! S3, configuration or retries: every call is tried once, and its error says whether another connection would help.
@@ -77,6 +77,10 @@ pub trait Remote: Send + Sync {
 
     /// The absolute path of `path`, as the server sees it (`SSH_FXP_REALPATH`).
     async fn canonicalize(&self, path: &RemotePath) -> Result<RemotePath, Error>;
+
+    /// What the symbolic link at `path` holds: a path from the link's own directory, or an absolute one
+    /// (`SSH_FXP_READLINK`).
+    async fn read_link(&self, path: &RemotePath) -> Result<RemotePath, Error>;
 
     /// Attributes of what `path` leads to, symbolic links followed (`SSH_FXP_STAT`).
     async fn stat(&self, path: &RemotePath) -> Result<Attributes, Error>;

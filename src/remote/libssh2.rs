@@ -260,6 +260,11 @@ impl Remote for Libssh2Remote {
         self.call(move |session, _| session.canonicalize(&path)).await
     }
 
+    async fn read_link(&self, path: &RemotePath) -> Result<RemotePath, Error> {
+        let path = path.clone();
+        self.call(move |session, _| session.read_link(&path)).await
+    }
+
     async fn stat(&self, path: &RemotePath) -> Result<Attributes, Error> {
         let path = path.clone();
         self.call(move |session, _| session.stat(&path)).await

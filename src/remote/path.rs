@@ -46,6 +46,15 @@ impl RemotePath {
         Self(joined)
     }
 
+    /// What `target` is from the directory that `self` is in.
+    pub fn beside(&self, target: &Self) -> Self {
+        if target.is_absolute() {
+            return target.clone();
+        }
+        let end = self.0.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+        Self([&self.0[..end], &target.0].concat())
+    }
+
     /// The last segment.
     pub fn name(&self) -> &[u8] {
         self.0.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
@@ -101,6 +110,19 @@ mod tests {
     fn a_name_that_is_not_utf8_shows_each_invalid_byte() {
         assert_eq!(RemotePath::new(b"caf\xe9/\xff\xfe.txt".to_vec()).to_text(), "caf%E9/%FF%FE.txt");
         assert_eq!(RemotePath::from("café 100%").to_text(), "café 100%");
+    }
+
+    #[test]
+    fn a_link_is_read_from_its_own_directory() {
+        for (link, target, led_to) in [
+            ("/a/b", "c", "/a/c"),
+            ("/a/b", "../c", "/a/../c"),
+            ("/b", "c", "/c"),
+            ("b", "c", "c"),
+            ("/a/b", "/c", "/c"),
+        ] {
+            assert_eq!(RemotePath::from(link).beside(&target.into()), led_to.into());
+        }
     }
 
     #[test]

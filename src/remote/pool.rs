@@ -269,6 +269,10 @@ mod tests {
             Ok(path.clone())
         }
 
+        async fn read_link(&self, path: &RemotePath) -> Result<RemotePath, Error> {
+            Ok(path.clone())
+        }
+
         async fn stat(&self, _: &RemotePath) -> Result<Attributes, Error> {
             Ok(Attributes::default())
         }

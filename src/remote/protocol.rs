@@ -33,6 +33,7 @@ mod kind {
     pub const READDIR: u8 = 12;
     pub const REALPATH: u8 = 16;
     pub const STAT: u8 = 17;
+    pub const READLINK: u8 = 19;
     pub const STATUS: u8 = 101;
     pub const HANDLE: u8 = 102;
     pub const DATA: u8 = 103;
@@ -88,6 +89,8 @@ pub enum Request<'a> {
     Stat { path: &'a [u8] },
     /// §6.8
     FStat { handle: &'a [u8] },
+    /// §6.10
+    ReadLink { path: &'a [u8] },
     /// §6.11
     RealPath { path: &'a [u8] },
     /// `limits@openssh.com`, an extended request (§8).
@@ -111,6 +114,7 @@ impl Request<'_> {
             Self::ReadDir { handle } => packet(kind::READDIR, id, handle, 0, |_| {}),
             Self::Stat { path } => packet(kind::STAT, id, path, 0, |_| {}),
             Self::FStat { handle } => packet(kind::FSTAT, id, handle, 0, |_| {}),
+            Self::ReadLink { path } => packet(kind::READLINK, id, path, 0, |_| {}),
             Self::RealPath { path } => packet(kind::REALPATH, id, path, 0, |_| {}),
             Self::Limits => packet(kind::EXTENDED, id, LIMITS_EXTENSION.as_bytes(), 0, |_| {}),
         }

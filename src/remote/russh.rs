@@ -201,6 +201,24 @@ struct Connection {
     files: Files,
 }
 
+impl Connection {
+    /// The path that is the answer to `request`, which is to do `action` to `path`.
+    async fn named(&self, request: Request<'_>, action: &str, path: &RemotePath) -> Result<RemotePath, Error> {
+        let reply = self.session.request(request).await;
+        let Reply::Names(names) = reply.map_err(|failure| failure.into_error(format_args!("{action} {path}")))? else {
+            return Err(self.session.out_of_step());
+        };
+        let mut named = None;
+        let whole = names.each(|name, _| {
+            named.get_or_insert_with(|| RemotePath::new(name));
+        });
+        match (whole, named) {
+            (Ok(()), Some(named)) => Ok(named),
+            _ => Err(self.session.out_of_step()),
+        }
+    }
+}
+
 #[async_trait]
 impl Remote for Connection {
     fn server(&self) -> &ServerInfo {
@@ -216,18 +234,11 @@ impl Remote for Connection {
     }
 
     async fn canonicalize(&self, path: &RemotePath) -> Result<RemotePath, Error> {
-        let reply = self.session.request(Request::RealPath { path: path.as_asked()? }).await;
-        let Reply::Names(names) = reply.map_err(|failure| failure.into_error(format_args!("resolve {path}")))? else {
-            return Err(self.session.out_of_step());
-        };
-        let mut resolved = None;
-        let whole = names.each(|name, _| {
-            resolved.get_or_insert_with(|| RemotePath::new(name));
-        });
-        match (whole, resolved) {
-            (Ok(()), Some(resolved)) => Ok(resolved),
-            _ => Err(self.session.out_of_step()),
-        }
+        self.named(Request::RealPath { path: path.as_asked()? }, "resolve", path).await
+    }
+
+    async fn read_link(&self, path: &RemotePath) -> Result<RemotePath, Error> {
+        self.named(Request::ReadLink { path: path.as_asked()? }, "read the link", path).await
     }
 
     async fn stat(&self, path: &RemotePath) -> Result<Attributes, Error> {

@@ -66,6 +66,8 @@ async fn links_are_followed_by_stat_and_shown_by_list(make: Make) {
     let kinds: Vec<_> =
         list(&*remote, ".").await.expect("it is there").into_iter().map(|e| e.attributes.kind).collect();
     assert_eq!(kinds, [FileKind::Symlink, FileKind::Symlink, FileKind::File]);
+    assert_eq!(remote.read_link(&"link".into()).await.expect("a link"), "target".into());
+    assert_eq!(remote.read_link(&"target".into()).await.expect_err("no link").kind, Kind::Failed);
     let followed = remote.stat(&"link".into()).await.expect("it leads somewhere");
     assert_eq!((followed.kind, followed.size), (FileKind::File, Some(4)));
     assert_eq!(remote.stat(&"broken".into()).await.expect_err("it leads nowhere").kind, Kind::NotFound);

@@ -1,7 +1,7 @@
 //! Which files are taken and what their keys are.
 
 use crate::inprocess::sftp::{Node, Options, Stats, Tree};
-use crate::world::{BUCKET, World, account};
+use crate::world::{BUCKET, World, account, engines};
 
 fn tree() -> Tree {
     let mut tree = Tree::new();
@@ -81,6 +81,25 @@ async fn loops_of_links_are_cut() {
     let finished = world.finish(world.run("/out").env("RECURSIVE", "true")).await;
     finished.assert_exit(0, "OK");
     world.assert_keys(&["a.csv", "b.txt", "sub/c.csv", "sub/deep/d.txt"]).await;
+    for link in ["/out/self", "/out/ping", "/out/sub/up"] {
+        assert_eq!(finished.only(link)["skip-reason"], "LINK_LOOP", "{}", finished.show());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_to_what_cannot_be_looked_up_is_not_taken_for_a_loop() {
+    let mut tree = tree();
+    tree.put("/elsewhere/broken.txt", Node::file("x").broken())
+        .link("/out/link", "to-link")
+        .link("/out/to-link", "/elsewhere/broken.txt");
+    for engine in engines() {
+        let world = World::new(tree.clone()).await;
+        let finished = world.finish(world.run("/out").env("SFTP_ENGINE", engine).env("MAX_ATTEMPTS", 2)).await;
+        finished.assert_exit(3, "PARTIAL");
+        for link in ["/out/link", "/out/to-link"] {
+            assert_eq!(finished.only(link)["failure-code"], "READ_FILE_ERROR", "{engine}\n{}", finished.show());
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -79,6 +79,11 @@ impl Session {
         Ok(RemotePath::new(bytes(found)))
     }
 
+    pub fn read_link(&self, path: &RemotePath) -> Result<RemotePath, Error> {
+        let found = self.sftp.readlink(local(path)?).map_err(|error| failure::of("reading the link", &error))?;
+        Ok(RemotePath::new(bytes(found)))
+    }
+
     pub fn stat(&self, path: &RemotePath) -> Result<Attributes, Error> {
         let found = self.sftp.stat(local(path)?).map_err(|error| failure::of("looking the path up", &error))?;
         Ok(attributes(&found))

@@ -67,6 +67,7 @@ fn requests_are_laid_out_as_the_draft_says() {
         (Request::ReadDir { handle: path }, 12, &[]),
         (Request::RealPath { path }, 16, &[]),
         (Request::Stat { path }, 17, &[]),
+        (Request::ReadLink { path }, 19, &[]),
     ];
     for (request, kind, tail) in cases {
         assert_eq!(parse_request(&request.encode(7)), (kind, 7, path.to_vec(), tail.to_vec()), "{request:?}");

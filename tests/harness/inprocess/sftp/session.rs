@@ -281,6 +281,9 @@ impl Session {
         let path = self.resolve(path, follow)?;
         let tree = self.shared.tree();
         let node = tree.get(&path).ok_or(Status::NoSuchFile)?;
+        if node.broken {
+            return Err(Status::Failure);
+        }
         Ok(wire::attrs(id, self.attributes(node)))
     }
 

@@ -19,6 +19,8 @@ pub struct Node {
     pub denied: bool,
     /// Opening it finds no such file, though it is listed: as if it was removed since.
     pub gone: bool,
+    /// Looking it up fails with `SSH_FX_FAILURE`, as where its disk fails.
+    pub broken: bool,
     /// What listings and stats say in place of the true size.
     pub claimed_size: Option<u64>,
     /// After this many bytes of it were served, it is another file under the same name.
@@ -41,7 +43,16 @@ impl Node {
     pub const MTIME: u32 = 1_767_323_045;
 
     pub fn new(kind: NodeKind) -> Self {
-        Self { kind, mtime: Self::MTIME, denied: false, gone: false, claimed_size: None, becomes: None, served: 0 }
+        Self {
+            kind,
+            mtime: Self::MTIME,
+            denied: false,
+            gone: false,
+            broken: false,
+            claimed_size: None,
+            becomes: None,
+            served: 0,
+        }
     }
 
     pub fn file(content: impl Into<Content>) -> Self {
@@ -62,6 +73,11 @@ impl Node {
 
     pub fn mtime(mut self, mtime: u32) -> Self {
         self.mtime = mtime;
+        self
+    }
+
+    pub fn broken(mut self) -> Self {
+        self.broken = true;
         self
     }
 
