@@ -89,4 +89,12 @@ impl Failure {
     pub fn interrupted() -> Self {
         Self::new(FailureCode::Interrupted, "the run was stopped before this file was delivered")
     }
+
+    /// The run stopped while the store had a request: nobody knows whether it was done.
+    pub fn unanswered() -> Self {
+        Self::new(
+            FailureCode::Interrupted,
+            "the run was stopped before the store had answered; the object may be there, and whole",
+        )
+    }
 }

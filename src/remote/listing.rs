@@ -3,9 +3,11 @@
 use super::path::bytes_to_text;
 use super::{Error, Kind, RemotePath};
 
-/// Names that one directory may have, left out ones included: ten times what any server holds in one, and what still
-/// fits in memory. A server that lists for ever is told apart from a big one by it.
-const MOST_NAMES: usize = 10_000_000;
+/// Memory that the names of one directory may take, left out ones included: four million of 64 bytes, ten times what a
+/// server is known to hold in one. A server that lists for ever is told apart from a big one by it.
+const MOST_BYTES: usize = 512 << 20;
+/// What a name takes besides its bytes.
+const ENTRY: usize = 64;
 
 /// Bytes of a name that was left out that are shown.
 const SHOWN: usize = 200;
@@ -13,22 +15,22 @@ const SHOWN: usize = 200;
 /// The listing of one directory under way.
 pub struct Listing<'a> {
     dir: &'a RemotePath,
-    names: usize,
+    bytes: usize,
     left_out: usize,
     first_left_out: Vec<u8>,
 }
 
 impl<'a> Listing<'a> {
     pub fn new(dir: &'a RemotePath) -> Self {
-        Self { dir, names: 0, left_out: 0, first_left_out: Vec::new() }
+        Self { dir, bytes: 0, left_out: 0, first_left_out: Vec::new() }
     }
 
     /// Whether `name` is to be handed on. No file can have a name that is empty or holds a separator, which would lead
     /// out of the directory, or a NUL; a server that means well does not send it.
     pub fn admits(&mut self, name: &[u8]) -> Result<bool, Error> {
-        self.names += 1;
-        if self.names > MOST_NAMES {
-            let message = format!("cannot list {}: the server lists more than {MOST_NAMES} names in it", self.dir);
+        self.bytes = self.bytes.saturating_add(ENTRY + name.len());
+        if self.bytes > MOST_BYTES {
+            let message = format!("cannot list {}: its names are more than {} MiB", self.dir, MOST_BYTES >> 20);
             return Err(Error::new(Kind::Failed, message));
         }
         if matches!(name, b"." | b"..") {
@@ -84,8 +86,9 @@ mod tests {
     fn a_listing_without_end_ends() {
         let dir = RemotePath::from("/d");
         let mut listing = Listing::new(&dir);
-        for _ in 0..MOST_NAMES {
-            assert!(!listing.admits(b".").unwrap());
+        let name = vec![b'a'; (1 << 20) - ENTRY];
+        for _ in 0..MOST_BYTES >> 20 {
+            assert!(listing.admits(&name).unwrap());
         }
         let error = listing.admits(b"a").unwrap_err();
         assert_eq!(error.kind, Kind::Failed);

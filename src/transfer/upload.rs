@@ -312,7 +312,8 @@ impl Transfer {
                 }
                 Err(error) => Err(self.write_failure(&error)),
             },
-            () = self.stop.now.cancelled() => Err(Failure::interrupted()),
+            // It may have taken it, and nobody will know.
+            () = self.stop.now.cancelled() => Err(Failure::unanswered()),
         }
     }
 

@@ -146,6 +146,24 @@ async fn a_signal_in_the_middle_stops_in_good_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_signal_while_the_store_owes_an_answer_leaves_no_word_that_is_not_true() {
+    let mut tree = Tree::new();
+    tree.file("/out/small.txt", "small");
+    let world = World::new(tree).await;
+    let proxy = Proxy::to(world.s3.address()).stall_after(Toward::Client, 0).start().await;
+    let run = world.run("/out").env("AWS_ENDPOINT_URL_S3", proxy.http_endpoint()).env("STOP_GRACE", "4s");
+    let running = run.start();
+    poll("the object", || world.s3.count(Operation::PutObject) > 0).await;
+    running.signal(Signal::SIGTERM);
+    let finished = running.finish().await;
+    finished.assert_exit(143, "INTERRUPTED");
+    world.assert_object("small.txt", b"small").await;
+    let record = finished.only("/small.txt");
+    assert_eq!(record["failure-code"], "INTERRUPTED", "{}", finished.show());
+    assert!(record["failure-message"].as_str().unwrap().contains("may be there"), "{record}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_signal_while_connecting_stops_at_once() {
     let quirks = Quirks::fault(Fault::on_every_connection(Trigger::Replies(0), Misdeed::Stall));
     let world = World::quirky(tree(), quirks).await;
