@@ -244,14 +244,18 @@ impl Walk<'_> {
 
     /// Whether one link leads to another and never to anything else.
     async fn leads_nowhere(&self, link: &RemotePath) -> Result<bool, Error> {
-        let mut at = self.absolute(link);
-        for _ in 0..LINKS_IN_A_ROW {
-            let read = |_| async { self.pool.lease().await?.read_link(&at).await };
-            at = match self.retry.run(Error::may_pass, read).await {
+        let mut passed = vec![self.absolute(link)];
+        while let Some(at) = passed.last().filter(|_| passed.len() <= LINKS_IN_A_ROW) {
+            let read = |_| async { self.pool.lease().await?.read_link(at).await };
+            let next = match self.retry.run(Error::may_pass, read).await {
                 Ok(target) => at.beside(&target),
                 Err(error) if is_of_one_path(&error) => return Ok(false),
                 Err(error) => return Err(error),
             };
+            if passed.iter().any(|link| is_within(&next, link)) {
+                return Ok(true);
+            }
+            passed.push(next);
         }
         Ok(true)
     }

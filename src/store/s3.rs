@@ -268,10 +268,11 @@ impl S3Store {
         self.attributes.storage_class.as_deref().map(StorageClass::from)
     }
 
-    /// Whether the object is there with this checksum: the answer to a completion whose own answer was lost.
-    async fn holds(&self, key: &str, checksum: Crc64Nvme) -> bool {
+    /// Whether the object is there with this checksum: the answer to a request whose own answer was lost. Asked `attempts`
+    /// times, or as often as any.
+    async fn holds(&self, key: &str, checksum: Crc64Nvme, attempts: Option<u32>) -> bool {
         let head = self.client.head_object().bucket(&self.bucket).key(key).checksum_mode(ChecksumMode::Enabled);
-        match head.send().await {
+        match within(head.customize(), Limit::Brief, attempts).send().await {
             Ok(object) => object.checksum_crc64_nvme() == Some(checksum.to_base64().as_str()),
             Err(_) => false,
         }
@@ -282,10 +283,12 @@ impl S3Store {
 impl Store for S3Store {
     async fn put(&self, object: &NewObject, body: Body) -> Result<(), Error> {
         let sent = body.sent();
+        // Who feeds a streamed body tries again himself.
+        let attempts = matches!(sent, Sent::Following(_)).then_some(1);
         match answered(&sent, self.try_to_put(object, body)).await {
             // The answer may be what was lost.
             Err(error) if error.kind == Kind::Unavailable => match sent.checksum() {
-                Some(checksum) if self.holds(object.key.as_str(), checksum).await => Ok(()),
+                Some(checksum) if self.holds(object.key.as_str(), checksum, attempts).await => Ok(()),
                 _ => Err(error),
             },
             stored => stored,
@@ -376,12 +379,14 @@ impl Store for S3Store {
                 let error = self.error("CompleteMultipartUpload of", key, error);
                 // The answer may be what was lost; a completion that is sent again then finds no upload.
                 let unsure = matches!(error.kind, Kind::NoUpload | Kind::Unavailable);
-                if !unsure || !self.holds(key, checksum).await {
+                if !unsure || !self.holds(key, checksum, None).await {
                     return Err(error);
                 }
                 // What is there may be an earlier run's, and the parts of this one beside it.
-                if error.kind == Kind::Unavailable {
-                    self.abort(upload).await?;
+                if error.kind == Kind::Unavailable
+                    && let Err(error) = self.abort(upload).await
+                {
+                    tracing::error!(key, upload_id = upload.id.0, error = %error, "an upload could not be aborted");
                 }
                 Ok(())
             }

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 /// Failures in a row after which a store that has taken nothing yet is given up: as many as may be under way at once by
 /// default, none of which came right.
 const FAILURES: u32 = 16;
-/// A store that has taken something is given up after as many, and no sooner than so long after: it may come back.
+/// A store that has taken something is given up after as many, and no sooner than so long after the first: it may come back.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What the store did of late.
@@ -22,8 +22,11 @@ pub struct Outage {
 
 #[derive(Debug, Default)]
 struct Lately {
+    has_taken: bool,
+    /// In a row.
     failures: u32,
-    took: Option<Instant>,
+    /// When the first of them was.
+    since: Option<Instant>,
 }
 
 impl Outage {
@@ -35,15 +38,16 @@ impl Outage {
     /// The store took what it was sent.
     pub fn took(&self) {
         let mut lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
-        *lately = Lately { failures: 0, took: Some(Instant::now()) };
+        *lately = Lately { has_taken: true, failures: 0, since: None };
     }
 
     /// A request failed, for want of a permission or an answer.
     pub fn failed(&self, failure: &Failure) {
         let mut lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
         lately.failures += 1;
-        let is_hopeless = lately.failures > FAILURES && lately.took.is_none_or(|took| took.elapsed() >= PATIENCE);
-        if is_hopeless {
+        let since = *lately.since.get_or_insert_with(Instant::now);
+        let is_over = !lately.has_taken || since.elapsed() >= PATIENCE;
+        if lately.failures > FAILURES && is_over {
             self.give_up(failure);
         }
     }
@@ -77,8 +81,9 @@ mod tests {
     async fn a_store_that_took_something_is_waited_for() {
         let outage = Outage::default();
         outage.took();
+        tokio::time::sleep(PATIENCE).await;
         fail(&outage, 1000);
-        assert!(outage.given_up().is_none(), "it may be busy");
+        assert!(outage.given_up().is_none(), "it may be busy, however long it was not needed");
         tokio::time::sleep(PATIENCE).await;
         outage.took();
         fail(&outage, 1000);

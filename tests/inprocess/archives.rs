@@ -374,6 +374,23 @@ async fn an_entry_packed_with_lzma_is_delivered() {
     world.assert_object("a/x", text.as_bytes()).await;
 }
 
+/// Of such entries one is decoded at a time, and the store is not kept waiting for the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn archives_that_wait_for_each_others_decoder_are_both_delivered() {
+    let noise = Content::synthetic(4, 7_000_000).to_bytes().unwrap();
+    let options = SimpleFileOptions::default().compression_method(CompressionMethod::Zstd);
+    let archive = zip(options, &[("1", &noise), ("2", b"small"), ("3", &noise)]);
+    let mut tree = Tree::new();
+    let names: Vec<String> = (0..4).map(|number| format!("{number}.zip")).collect();
+    for name in &names {
+        tree.file(format!("/out/{name}"), archive.clone());
+    }
+    let world = World::new(tree).await;
+    let run = world.run("/out").env("KEEP_ARCHIVE", "false").env("UPLOAD_CONCURRENCY", 1).env("PART_SIZE", "5MiB");
+    world.finish(run).await.assert_exit(0, "OK");
+    assert_eq!(world.s3.keys(BUCKET).await.len(), 3 * names.len());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_does_not_make_its_decoder_take_all_memory() {
     // What decodes to 300 MiB could fill a window as large. The first properties of LZMA data state one of 4 GiB.

@@ -75,13 +75,14 @@ async fn loops_of_links_are_cut() {
         .link("/out/sub/up", "..")
         .link("/out/sub/deep/top", "/out")
         .link("/out/this", ".")
+        .link("/out/below", "below/it")
         .link("/out/ping", "pong")
         .link("/out/pong", "ping");
     let world = World::new(tree).await;
     let finished = world.finish(world.run("/out").env("RECURSIVE", "true")).await;
     finished.assert_exit(0, "OK");
     world.assert_keys(&["a.csv", "b.txt", "sub/c.csv", "sub/deep/d.txt"]).await;
-    for link in ["/out/self", "/out/ping", "/out/sub/up"] {
+    for link in ["/out/self", "/out/below", "/out/ping", "/out/sub/up"] {
         assert_eq!(finished.only(link)["skip-reason"], "LINK_LOOP", "{}", finished.show());
     }
 }

@@ -93,6 +93,10 @@ impl<'a> Entries<'a> {
                 Verdict::Refuse(failure) => self.refuse(&entry, start, failure).await,
                 Verdict::Deliver(key) => match self.deliver_entry(&entry, &key, start, &mut events).await {
                     Ok(()) => {}
+                    Err(EntryError::Archive(failure)) if failure.code == FailureCode::Interrupted => {
+                        let message = format!("entry {:?}: {failure}", entry.text());
+                        return Err(Failure { message, ..failure });
+                    }
                     Err(EntryError::Archive(failure)) => return Err(failure),
                     Err(EntryError::Store(failure)) => {
                         let again = failure.may_pass && self.transfer.retry.wait(attempt).await;

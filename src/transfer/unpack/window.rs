@@ -36,17 +36,18 @@ pub fn turn<R: Read + Seek>(
     header: &Entry,
 ) -> Result<Option<Turn>, Failure> {
     static TURN: Mutex<()> = Mutex::new(());
-    let stated = match entry.compression() {
+    let window = match entry.compression() {
         CompressionMethod::Zstd | CompressionMethod::Ppmd => MOST,
-        CompressionMethod::Lzma if !entry.encrypted() => {
+        CompressionMethod::Lzma if !entry.encrypted() && entry.size() > MOST => {
             lzma_window(entry, content).map_err(|error| cannot_tell(header, &error))?
         }
-        // Each block of XZ data states a window of its own, and what is encrypted states nothing.
-        CompressionMethod::Lzma | CompressionMethod::Xz => u64::MAX,
+        // No larger than what is decoded.
+        CompressionMethod::Lzma => entry.size(),
+        // Each block states a window of its own, which grows with what is decoded, by doubling.
+        CompressionMethod::Xz => entry.size().saturating_mul(2),
         _ => return Ok(None),
     };
-    // These two windows grow with what is decoded, by doubling.
-    if stated.min(entry.size().saturating_mul(2)) > MOST {
+    if window > MOST {
         let message = format!(
             "entry {:?} could take more than {} MiB of memory to decode ({}); UNPACK=none delivers the archive as it is",
             header.text(),

@@ -101,12 +101,13 @@ pub fn decode<R: Read + Seek + Send>(
     for entry in archive.files().map_err(|error| invalid(&error))?.skip(skip) {
         let entry = entry.map_err(|error| invalid(&error))?;
         let header = header(&entry);
+        // Before the entry is begun: who takes it would have a request to the store wait for its first byte.
+        let _turn = window::turn(&entry, content, &header)?;
         match sink.entry(header.clone()) {
             Want::Data => {}
             Want::Next => continue,
             Want::NoMore => return Ok(()),
         }
-        let _turn = window::turn(&entry, content, &header)?;
         let password = password.filter(|_| entry.encrypted()).map(|password| password.expose_secret().as_bytes());
         let mut data = entry
             .with_reader(content, ZipReadOptions::new().password(password))
