@@ -12,6 +12,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use tokio::signal::unix::{SignalKind, signal};
 
 #[path = "../tests/harness/mod.rs"]
 mod harness;
@@ -63,12 +64,22 @@ fn main() -> ExitCode {
         _ => {}
     }
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    match parse(arguments).and_then(|arguments| runtime.block_on(bench(&arguments))) {
+    match parse(arguments).and_then(|arguments| runtime.block_on(until_stopped(bench(&arguments)))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// A bench that is stopped takes its files with it: in memory, they may be most of it.
+async fn until_stopped(bench: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        ended = bench => ended,
+        _ = interrupt.recv() => bail!("interrupted"),
+        _ = terminate.recv() => bail!("terminated"),
     }
 }
 
