@@ -57,6 +57,18 @@ pub struct Upload<'a> {
     pub id: &'a UploadId,
 }
 
+impl Upload<'_> {
+    /// Says that the upload could not be aborted: beside the failure that led to the abort, never instead of it.
+    pub fn tell_not_aborted(&self, error: &Error) {
+        tracing::error!(
+            key = self.object.key.as_str(),
+            upload_id = self.id.0,
+            error = %error,
+            "an upload could not be aborted; its parts cost storage until a lifecycle rule removes them"
+        );
+    }
+}
+
 /// S3's upload id. Opaque.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UploadId(pub String);

@@ -142,7 +142,7 @@ async fn store_in_parts(
     if stored.is_err()
         && let Err(error) = store.abort(&upload).await
     {
-        tracing::warn!(error = %error, "the upload of the run's report was not aborted");
+        upload.tell_not_aborted(&error);
     }
     stored
 }

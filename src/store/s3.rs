@@ -386,7 +386,7 @@ impl Store for S3Store {
                 if error.kind == Kind::Unavailable
                     && let Err(error) = self.abort(upload).await
                 {
-                    tracing::error!(key, upload_id = upload.id.0, error = %error, "an upload could not be aborted");
+                    upload.tell_not_aborted(&error);
                 }
                 Ok(())
             }

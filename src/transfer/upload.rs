@@ -85,7 +85,7 @@ impl Transfer {
     ) -> Result<Crc64Nvme, Failure> {
         let checksum = Crc64Nvme::of(&pieces);
         let _place = self.place(&self.stop.soon).await?;
-        self.request(self.store.put(object, Body::Buffered { pieces, checksum })).await?;
+        self.request(self.store.put(object, Body::Buffered { pieces, checksum }), Failure::unanswered).await?;
         drop(held);
         self.count_object(checksum.len());
         Ok(checksum)
@@ -95,8 +95,9 @@ impl Transfer {
     async fn put_streamed(self: &Arc<Self>, file: &PlannedFile) -> Result<Crc64Nvme, Failure> {
         let _held = self.hold(STREAM_WINDOW.min(file.size)).await?;
         let object = file.object();
-        let (checksum, ()) =
-            self.stream(file, (0, file.size), &self.stop.soon, |body| self.store.put(&object, body)).await?;
+        let send = |body| self.store.put(&object, body);
+        let whole = (0, file.size);
+        let (checksum, ()) = self.stream(file, whole, &self.stop.soon, send, Failure::unanswered).await?;
         self.count_object(checksum.len());
         Ok(checksum)
     }
@@ -108,6 +109,7 @@ impl Transfer {
         range: (u64, u64),
         stop: &CancellationToken,
         send: impl Fn(Body) -> F,
+        unanswered: fn() -> Failure,
     ) -> Result<(Crc64Nvme, T), Failure>
     where
         F: Future<Output = Result<T, store::Error>>,
@@ -119,7 +121,7 @@ impl Transfer {
                     let _place = self.place(stop).await?;
                     let (feeder, body) = store::streamed(range.1);
                     let feed = self.feed(file, range, feeder, stop);
-                    match self.fed(feed, send(Body::Streamed(body))).await {
+                    match self.fed(feed, send(Body::Streamed(body)), unanswered).await {
                         Ok(sent) => Ok(sent),
                         Err(NotSent::Source(failure) | NotSent::Store(failure)) => Err(failure),
                     }
@@ -136,8 +138,9 @@ impl Transfer {
         &self,
         feed: impl Future<Output = Result<Option<Crc64Nvme>, Failure>>,
         request: impl Future<Output = Result<T, store::Error>>,
+        unanswered: fn() -> Failure,
     ) -> Result<(Crc64Nvme, T), NotSent> {
-        let (mut feed, mut request) = (pin!(feed), pin!(self.request(request)));
+        let (mut feed, mut request) = (pin!(feed), pin!(self.request(request, unanswered)));
         let (fed, sent) = tokio::select! {
             biased;
             fed = &mut feed => {
@@ -193,15 +196,9 @@ impl Transfer {
         Ok(checksum)
     }
 
-    /// Aborts an upload. That it could not be is told beside the failure that led here, never instead of it.
     pub(super) async fn abort(&self, upload: &Upload<'_>) {
         if let Err(error) = self.store.abort(upload).await {
-            tracing::error!(
-                key = upload.object.key.as_str(),
-                upload_id = upload.id.0,
-                error = %error,
-                "an upload could not be aborted; its parts cost storage until a lifecycle rule removes them"
-            );
+            upload.tell_not_aborted(&error);
         }
     }
 
@@ -269,7 +266,7 @@ impl Transfer {
     ) -> Result<(Part, Crc64Nvme), Failure> {
         if len > self.settings.upload.part_size.0 {
             let send = |body| self.store.upload_part(upload, number, body);
-            let (checksum, part) = self.stream(file, (offset, len), stop, send).await?;
+            let (checksum, part) = self.stream(file, (offset, len), stop, send, Failure::interrupted).await?;
             return Ok((part, checksum));
         }
         let pieces = self.range(file, offset, len, stop).await?;
@@ -287,7 +284,8 @@ impl Transfer {
     ) -> Result<(Part, Crc64Nvme), Failure> {
         let checksum = Crc64Nvme::of(&pieces);
         let _place = self.place(stop).await?;
-        let part = self.request(self.store.upload_part(upload, number, Body::Buffered { pieces, checksum })).await?;
+        let body = Body::Buffered { pieces, checksum };
+        let part = self.request(self.store.upload_part(upload, number, body), Failure::interrupted).await?;
         drop(held);
         Ok((part, checksum))
     }
@@ -297,10 +295,12 @@ impl Transfer {
         Self::place_among(&self.requests, stop).await
     }
 
-    /// Waits for a request, or until nothing can be waited for any more.
-    pub(super) async fn request<T>(
+    /// Waits for a request, or until nothing can be waited for any more: `unanswered` is the failure then. A part that
+    /// was not answered for makes no object.
+    async fn request<T>(
         &self,
         request: impl Future<Output = Result<T, store::Error>>,
+        unanswered: fn() -> Failure,
     ) -> Result<T, Failure> {
         tokio::select! {
             biased;
@@ -313,7 +313,7 @@ impl Transfer {
                 Err(error) => Err(self.write_failure(&error)),
             },
             // It may have taken it, and nobody will know.
-            () = self.stop.now.cancelled() => Err(Failure::unanswered()),
+            () = self.stop.now.cancelled() => Err(unanswered()),
         }
     }
 

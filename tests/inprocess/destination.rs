@@ -164,6 +164,25 @@ async fn a_signal_while_the_store_owes_an_answer_leaves_no_word_that_is_not_true
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_signal_while_the_store_owes_an_answer_for_a_part_does_not_say_that_the_entry_may_be_there() {
+    let mut tree = Tree::new();
+    tree.file("/out/a.zip", raw_zip(&[RawEntry::new("large.bin", vec![7; 8_000_000])]));
+    let world = World::new(tree).await;
+    // In the second of two parts: the decoder has nothing left to do.
+    let proxy = Proxy::to(world.s3.address()).stall_after(Toward::Server, 6_500_000).start().await;
+    let run = run(&world).env("AWS_ENDPOINT_URL_S3", proxy.http_endpoint()).env("STOP_GRACE", "4s");
+    let running = run.start();
+    poll("the stall", || proxy.faults() > 0).await;
+    running.signal(Signal::SIGTERM);
+    let finished = running.finish().await;
+    finished.assert_exit(143, "INTERRUPTED");
+    world.check(&finished, BUCKET).await;
+    let record = finished.only("large.bin");
+    assert_eq!(record["failure-code"], "INTERRUPTED", "{}", finished.show());
+    assert!(!record["failure-message"].as_str().unwrap().contains("may be there"), "{record}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_signal_while_connecting_stops_at_once() {
     let quirks = Quirks::fault(Fault::on_every_connection(Trigger::Replies(0), Misdeed::Stall));
     let world = World::quirky(tree(), quirks).await;

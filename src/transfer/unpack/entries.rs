@@ -178,7 +178,7 @@ impl<'a> Entries<'a> {
     async fn put_streamed(&self, object: &NewObject, size: u64, events: &mut Events) -> Result<Crc64Nvme, EntryError> {
         let mut pieces = Pieces::new(events);
         let send = |body| self.transfer.store.put(object, body);
-        let (checksum, ()) = self.stream(&mut pieces, size, true, send).await?;
+        let (checksum, ()) = self.stream(&mut pieces, size, true, send, Failure::unanswered).await?;
         self.transfer.count_object(checksum.len());
         Ok(checksum)
     }
@@ -190,6 +190,7 @@ impl<'a> Entries<'a> {
         len: u64,
         last: bool,
         send: impl FnOnce(Body) -> F,
+        unanswered: fn() -> Failure,
     ) -> Result<(Crc64Nvme, T), EntryError>
     where
         F: Future<Output = Result<T, store::Error>>,
@@ -197,7 +198,7 @@ impl<'a> Entries<'a> {
         let _place = self.transfer.place(&self.transfer.stop.soon).await.map_err(EntryError::Archive)?;
         let (feeder, body) = store::streamed(len);
         let feed = feed(pieces, len, last, feeder);
-        match self.transfer.fed(feed, send(Body::Streamed(body))).await {
+        match self.transfer.fed(feed, send(Body::Streamed(body)), unanswered).await {
             Ok(sent) => Ok(sent),
             Err(NotSent::Source(failure)) => Err(EntryError::Archive(failure)),
             Err(NotSent::Store(failure)) if failure.code == FailureCode::Interrupted => {
@@ -240,7 +241,7 @@ impl<'a> Entries<'a> {
                 if !held_whole {
                     let last = offset + len == size;
                     let send = |body| transfer.store.upload_part(upload, number, body);
-                    let (checksum, part) = self.stream(&mut pieces, len, last, send).await?;
+                    let (checksum, part) = self.stream(&mut pieces, len, last, send, Failure::interrupted).await?;
                     done.push((part, checksum));
                     continue;
                 }
