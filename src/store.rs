@@ -39,6 +39,18 @@ pub trait Store: Send + Sync {
 
     /// Gives the upload up and frees its parts. No part of it may be under way.
     async fn abort(&self, upload: &Upload<'_>) -> Result<(), Error>;
+
+    /// Aborts an upload after a failure. That it could not be is told beside that failure, never instead of it.
+    async fn abandon(&self, upload: &Upload<'_>) {
+        if let Err(error) = self.abort(upload).await {
+            tracing::error!(
+                key = upload.object.key.as_str(),
+                upload_id = upload.id.0,
+                error = %error,
+                "an upload could not be aborted; its parts cost storage until a lifecycle rule removes them"
+            );
+        }
+    }
 }
 
 /// What is to be stored, without its bytes.
@@ -55,18 +67,6 @@ pub struct NewObject {
 pub struct Upload<'a> {
     pub object: &'a NewObject,
     pub id: &'a UploadId,
-}
-
-impl Upload<'_> {
-    /// Says that the upload could not be aborted: beside the failure that led to the abort, never instead of it.
-    pub fn tell_not_aborted(&self, error: &Error) {
-        tracing::error!(
-            key = self.object.key.as_str(),
-            upload_id = self.id.0,
-            error = %error,
-            "an upload could not be aborted; its parts cost storage until a lifecycle rule removes them"
-        );
-    }
 }
 
 /// S3's upload id. Opaque.

@@ -139,10 +139,8 @@ async fn store_in_parts(
         stored = store_parts(&store, &upload, &document) => stored,
         () = give_up.cancelled() => Err(store::Error::new(store::Kind::Unavailable, "it was given up")),
     };
-    if stored.is_err()
-        && let Err(error) = store.abort(&upload).await
-    {
-        upload.tell_not_aborted(&error);
+    if stored.is_err() {
+        store.abandon(&upload).await;
     }
     stored
 }

@@ -383,10 +383,8 @@ impl Store for S3Store {
                     return Err(error);
                 }
                 // What is there may be an earlier run's, and the parts of this one beside it.
-                if error.kind == Kind::Unavailable
-                    && let Err(error) = self.abort(upload).await
-                {
-                    upload.tell_not_aborted(&error);
+                if error.kind == Kind::Unavailable {
+                    self.abandon(upload).await;
                 }
                 Ok(())
             }

@@ -169,7 +169,7 @@ impl Transfer {
         };
         let result = result.await;
         if result.is_err() {
-            self.abort(&upload).await;
+            self.store.abandon(&upload).await;
         }
         result
     }
@@ -194,12 +194,6 @@ impl Transfer {
         self.store.complete(upload, &parts, checksum).await.map_err(|error| self.write_failure(&error))?;
         self.count_object(checksum.len());
         Ok(checksum)
-    }
-
-    pub(super) async fn abort(&self, upload: &Upload<'_>) {
-        if let Err(error) = self.store.abort(upload).await {
-            upload.tell_not_aborted(&error);
-        }
     }
 
     /// Reads and uploads every part. After a failure no part is begun, reads are given up, and requests that are under

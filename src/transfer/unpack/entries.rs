@@ -219,7 +219,7 @@ impl<'a> Entries<'a> {
         };
         let result = result.await;
         if result.is_err() {
-            transfer.abort(&upload).await;
+            transfer.store.abandon(&upload).await;
         }
         result
     }
