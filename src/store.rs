@@ -40,7 +40,7 @@ pub trait Store: Send + Sync {
     /// Gives the upload up and frees its parts. No part of it may be under way.
     async fn abort(&self, upload: &Upload<'_>) -> Result<(), Error>;
 
-    /// Aborts an upload after a failure. That it could not be is told beside that failure, never instead of it.
+    /// Aborts an upload that is of no more use. That it could not be is logged, and is never a failure of its own.
     async fn abandon(&self, upload: &Upload<'_>) {
         if let Err(error) = self.abort(upload).await {
             tracing::error!(

@@ -133,21 +133,22 @@ impl Transfer {
     /// Waits for a request and for what feeds its body.
     ///
     /// The feeder is looked at first: it ends before the request that its failure breaks off, so that the cause is told
-    /// and not the effect.
+    /// and not the effect. `unanswered` is the failure of a request that the run did not wait for, once all of the body
+    /// was handed over: before that, the store can have made nothing of it.
     pub(super) async fn fed<T>(
         &self,
         feed: impl Future<Output = Result<Option<Crc64Nvme>, Failure>>,
         request: impl Future<Output = Result<T, store::Error>>,
         unanswered: fn() -> Failure,
     ) -> Result<(Crc64Nvme, T), NotSent> {
-        let (mut feed, mut request) = (pin!(feed), pin!(self.request(request, unanswered)));
+        let (mut feed, mut request) = (pin!(feed), pin!(request));
         let (fed, sent) = tokio::select! {
             biased;
             fed = &mut feed => {
                 let fed = fed.map_err(NotSent::Source)?;
-                (fed, request.await.map_err(NotSent::Store)?)
+                (fed, self.request(request, unanswered).await.map_err(NotSent::Store)?)
             }
-            sent = &mut request => {
+            sent = self.request(&mut request, Failure::interrupted) => {
                 let sent = sent.map_err(NotSent::Store)?;
                 (feed.await.map_err(NotSent::Source)?, sent)
             }

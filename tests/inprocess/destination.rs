@@ -1,5 +1,6 @@
 //! The store refuses, fails or is not there, and the program is told to stop: nothing half is left.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -129,6 +130,22 @@ async fn whichever_request_is_refused_for_good_no_half_object_and_no_open_upload
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_cannot_be_aborted_is_named_beside_the_failure() {
+    let world = World::new(tree()).await;
+    world.s3.refusals().fail(Operation::UploadPart, 1, u64::MAX);
+    world.s3.refusals().deny(Operation::AbortMultipartUpload);
+    let finished = run(&world).finish().await;
+    finished.assert_exit(3, "PARTIAL");
+    let record = finished.only("/large.bin");
+    assert_eq!(record["failure-code"], "WRITE_FILE_ERROR", "{record}");
+    assert!(record["failure-message"].as_str().unwrap().contains("UploadPart"), "{record}");
+    assert_eq!(world.s3.open_uploads(BUCKET).await, ["large.bin"]);
+    let told = finished.stderr.lines().find(|line| line.contains("an upload could not be aborted"));
+    let told = told.unwrap_or_else(|| panic!("{}", finished.show()));
+    assert!(told.contains("large.bin") && told.contains("upload_id"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_signal_in_the_middle_stops_in_good_order() {
     for (signal, exit) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
         // It stands still in the middle of the large file, so that the signal always comes in time.
@@ -168,7 +185,7 @@ async fn a_signal_while_the_store_owes_an_answer_for_a_part_does_not_say_that_th
     let mut tree = Tree::new();
     tree.file("/out/a.zip", raw_zip(&[RawEntry::new("large.bin", vec![7; 8_000_000])]));
     let world = World::new(tree).await;
-    // In the second of two parts: the decoder has nothing left to do.
+    // While the second of two parts is sent: the decoder has nothing left to do.
     let proxy = Proxy::to(world.s3.address()).stall_after(Toward::Server, 6_500_000).start().await;
     let run = run(&world).env("AWS_ENDPOINT_URL_S3", proxy.http_endpoint()).env("STOP_GRACE", "4s");
     let running = run.start();
@@ -183,6 +200,32 @@ async fn a_signal_while_the_store_owes_an_answer_for_a_part_does_not_say_that_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_signal_before_all_of_a_body_was_sent_does_not_say_that_the_object_may_be_there() {
+    // More than all sockets on the way take up.
+    const SIZE: u64 = 60_000_000;
+    let (mut file, mut archive) = (Tree::new(), Tree::new());
+    file.file("/out/large.bin", Content::synthetic(1, SIZE));
+    archive.file("/out/a.zip", raw_zip(&[RawEntry::new("large.bin", vec![7; SIZE as usize])]));
+    for tree in [file, archive] {
+        let world = World::new(tree).await;
+        let proxy = Proxy::to(world.s3.address()).stall_after(Toward::Server, 1_000_000).start().await;
+        let run = world.run("/out").env("MULTIPART_THRESHOLD", "64MiB");
+        let running = run.env("AWS_ENDPOINT_URL_S3", proxy.http_endpoint()).env("STOP_GRACE", "4s").start();
+        poll("the stall", || proxy.faults() > 0).await;
+        let read = settled(&world.sftp.stats().bytes).await;
+        assert!(read < SIZE, "all {read} bytes were read, and sent");
+        running.signal(Signal::SIGTERM);
+        let finished = running.finish().await;
+        finished.assert_exit(143, "INTERRUPTED");
+        world.check(&finished, BUCKET).await;
+        for record in finished.files() {
+            assert_eq!(record["failure-code"], "INTERRUPTED", "{}", finished.show());
+            assert!(!record["failure-message"].as_str().unwrap().contains("may be there"), "{record}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_signal_while_connecting_stops_at_once() {
     let quirks = Quirks::fault(Fault::on_every_connection(Trigger::Replies(0), Misdeed::Stall));
     let world = World::quirky(tree(), quirks).await;
@@ -192,6 +235,16 @@ async fn a_signal_while_connecting_stops_at_once() {
     let finished = running.finish().await;
     finished.assert_exit(143, "INTERRUPTED");
     assert!(finished.elapsed < Duration::from_secs(30), "{}", finished.show());
+}
+
+/// What a counter stands at once it has not moved for a second.
+async fn settled(counter: &AtomicU64) -> u64 {
+    let mut before = None;
+    while before != Some(Stats::read(counter)) {
+        before = Some(Stats::read(counter));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    Stats::read(counter)
 }
 
 async fn poll(what: &str, mut done: impl FnMut() -> bool) {
