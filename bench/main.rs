@@ -151,7 +151,9 @@ async fn bench(arguments: &Arguments) -> anyhow::Result<()> {
         let ratios: Vec<Ratio> = results.iter().flat_map(|result| result.ratios(&results)).collect();
         text = table::markdown(&results, &machine);
         fs::write(arguments.out.join("results.md"), &text)?;
-        fs::write(arguments.out.join("ratios.svg"), plot::svg(&ratios))?;
+        if !ratios.is_empty() {
+            fs::write(arguments.out.join("ratios.svg"), plot::svg(&ratios))?;
+        }
     }
     println!("\n{text}");
     Ok(())
