@@ -178,11 +178,11 @@ impl Transfer {
     /// Begins an upload in parts. Not given up midway: the store may have begun it already.
     pub(super) async fn begin(&self, object: &NewObject) -> Result<UploadId, Failure> {
         let _place = self.place(&self.stop.soon).await?;
-        self.store.begin(object).await.map_err(|error| self.write_failure(&error))
+        // Not yet a sign that the store takes anything: with a KMS key, a part asks for a permission that this does not.
+        self.answer(self.store.begin(object), Failure::interrupted).await
     }
 
-    /// Makes the object out of its parts, whatever order they ended in. Not given up midway: the object may be there
-    /// already.
+    /// Makes the object out of its parts, whatever order they ended in.
     pub(super) async fn complete(
         &self,
         upload: &Upload<'_>,
@@ -192,7 +192,7 @@ impl Transfer {
         let checksum = parts.iter().fold(Crc64Nvme::EMPTY, |whole, (_, part)| whole.then(*part));
         let parts: Vec<_> = parts.into_iter().map(|(part, _)| part).collect();
         let _place = self.place(&self.stop.soon).await?;
-        self.store.complete(upload, &parts, checksum).await.map_err(|error| self.write_failure(&error))?;
+        self.request(self.store.complete(upload, &parts, checksum), Failure::unanswered).await?;
         self.count_object(checksum.len());
         Ok(checksum)
     }
@@ -290,9 +290,20 @@ impl Transfer {
         Self::place_among(&self.requests, stop).await
     }
 
+    /// Waits for a request that has the store take something.
+    async fn request<T>(
+        &self,
+        request: impl Future<Output = Result<T, store::Error>>,
+        unanswered: fn() -> Failure,
+    ) -> Result<T, Failure> {
+        let taken = self.answer(request, unanswered).await?;
+        self.outage.took();
+        Ok(taken)
+    }
+
     /// Waits for a request, or until nothing can be waited for any more: `unanswered` is the failure then. A part that
     /// was not answered for makes no object.
-    async fn request<T>(
+    async fn answer<T>(
         &self,
         request: impl Future<Output = Result<T, store::Error>>,
         unanswered: fn() -> Failure,
@@ -300,13 +311,7 @@ impl Transfer {
         tokio::select! {
             biased;
             // An answer that is there counts, however late it is.
-            answer = request => match answer {
-                Ok(taken) => {
-                    self.outage.took();
-                    Ok(taken)
-                }
-                Err(error) => Err(self.write_failure(&error)),
-            },
+            answer = request => answer.map_err(|error| self.write_failure(&error)),
             // It may have taken it, and nobody will know.
             () = self.stop.now.cancelled() => Err(unanswered()),
         }

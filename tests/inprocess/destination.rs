@@ -226,6 +226,45 @@ async fn a_signal_before_all_of_a_body_was_sent_does_not_say_that_the_object_may
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_signal_while_an_upload_is_begun_or_completed_leaves_a_record_and_no_upload() {
+    let mut archive = Tree::new();
+    archive.file("/out/large.zip", raw_zip(&[RawEntry::new("large.bin", vec![7; 8_000_000])]));
+    for (tree, path) in [(tree(), "/large.bin"), (archive, "large.bin")] {
+        for operation in [Operation::CreateMultipartUpload, Operation::CompleteMultipartUpload] {
+            let world = World::new(tree.clone()).await;
+            world.s3.refusals().fail(operation, 0, u64::MAX);
+            let running =
+                run(&world).env("INCLUDE", "large.*").env("MAX_ATTEMPTS", 20).env("STOP_GRACE", "10s").start();
+            poll("the request", || world.s3.count(operation) > 3).await;
+            running.signal(Signal::SIGTERM);
+            let finished = running.finish().await;
+            finished.assert_exit(143, "INTERRUPTED");
+            world.check(&finished, BUCKET).await;
+            let record = finished.only(path);
+            assert_eq!(record["failure-code"], "INTERRUPTED", "{}", finished.show());
+            let may_be_there = operation == Operation::CompleteMultipartUpload;
+            assert_eq!(record["failure-message"].as_str().unwrap().contains("may be there"), may_be_there, "{record}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_ends_an_archive_whose_data_is_at_hand() {
+    let entries: Vec<_> = (0..400).map(|number| RawEntry::new(format!("{number}.txt"), "x")).collect();
+    let mut tree = Tree::new();
+    tree.file("/out/a.zip", raw_zip(&entries));
+    let world = World::new(tree).await;
+    let proxy = Proxy::to(world.s3.address()).stall_after(Toward::Client, 0).start().await;
+    let running = world.run("/out").env("AWS_ENDPOINT_URL_S3", proxy.http_endpoint()).env("STOP_GRACE", "4s").start();
+    poll("an entry", || world.s3.count(Operation::PutObject) > 0).await;
+    running.signal(Signal::SIGTERM);
+    let finished = running.finish().await;
+    finished.assert_exit(143, "INTERRUPTED");
+    assert_eq!(finished.only("/a.zip")["failure-code"], "INTERRUPTED", "{}", finished.show());
+    assert!(finished.files().len() < entries.len() / 2, "{}", finished.show());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_signal_while_connecting_stops_at_once() {
     let quirks = Quirks::fault(Fault::on_every_connection(Trigger::Replies(0), Misdeed::Stall));
     let world = World::quirky(tree(), quirks).await;

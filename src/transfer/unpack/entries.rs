@@ -82,6 +82,8 @@ impl<'a> Entries<'a> {
                 return Err(failure.clone());
             }
             let (entry, verdict) = match events.recv().await {
+                // A decoder that has its data at hand would go on.
+                Some(Event::Entry(..)) if self.transfer.stop.soon.is_cancelled() => return Err(Failure::interrupted()),
                 Some(Event::Entry(entry, verdict)) => (entry, verdict),
                 Some(Event::Done(ended)) => return ended,
                 _ => return Err(out_of_step()),
