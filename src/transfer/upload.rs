@@ -175,7 +175,8 @@ impl Transfer {
         result
     }
 
-    /// Begins an upload in parts. Not given up midway: the store may have begun it already.
+    /// Begins an upload in parts. Given up only with the last requests of a stopped run: the store may have begun it, and
+    /// what has no id cannot be aborted.
     pub(super) async fn begin(&self, object: &NewObject) -> Result<UploadId, Failure> {
         let _place = self.place(&self.stop.soon).await?;
         // Not yet a sign that the store takes anything: with a KMS key, a part asks for a permission that this does not.

@@ -18,6 +18,16 @@ fn tree() -> Tree {
     tree
 }
 
+const SMALL_ENTRIES: usize = 400;
+
+/// An archive that is read whole before any of its entries is stored.
+fn small_entries() -> Tree {
+    let entries: Vec<_> = (0..SMALL_ENTRIES).map(|number| RawEntry::new(format!("{number}.txt"), "x")).collect();
+    let mut tree = Tree::new();
+    tree.file("/out/a.zip", raw_zip(&entries));
+    tree
+}
+
 fn run(world: &World) -> crate::inprocess::run::Run {
     world.run("/out").env("PART_SIZE", "5MiB").env("MULTIPART_THRESHOLD", "6MiB")
 }
@@ -43,14 +53,11 @@ async fn a_bucket_that_may_not_be_written_is_code_9() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_archive_is_not_read_on_for_a_bucket_that_may_not_be_written() {
-    let entries: Vec<_> = (0..400).map(|number| RawEntry::new(format!("{number}.txt"), "x")).collect();
-    let mut tree = Tree::new();
-    tree.file("/out/a.zip", raw_zip(&entries));
-    let world = World::new(tree).await;
+    let world = World::new(small_entries()).await;
     world.s3.refusals().deny(Operation::PutObject);
     let finished = world.finish(world.run("/out")).await;
     finished.assert_exit(9, "DESTINATION");
-    assert!(finished.files().len() < entries.len() / 2, "{}", finished.show());
+    assert!(finished.files().len() < SMALL_ENTRIES / 2, "{}", finished.show());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -250,10 +257,7 @@ async fn a_signal_while_an_upload_is_begun_or_completed_leaves_a_record_and_no_u
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_ends_an_archive_whose_data_is_at_hand() {
-    let entries: Vec<_> = (0..400).map(|number| RawEntry::new(format!("{number}.txt"), "x")).collect();
-    let mut tree = Tree::new();
-    tree.file("/out/a.zip", raw_zip(&entries));
-    let world = World::new(tree).await;
+    let world = World::new(small_entries()).await;
     let proxy = Proxy::to(world.s3.address()).stall_after(Toward::Client, 0).start().await;
     let running = world.run("/out").env("AWS_ENDPOINT_URL_S3", proxy.http_endpoint()).env("STOP_GRACE", "4s").start();
     poll("an entry", || world.s3.count(Operation::PutObject) > 0).await;
@@ -261,7 +265,7 @@ async fn a_signal_ends_an_archive_whose_data_is_at_hand() {
     let finished = running.finish().await;
     finished.assert_exit(143, "INTERRUPTED");
     assert_eq!(finished.only("/a.zip")["failure-code"], "INTERRUPTED", "{}", finished.show());
-    assert!(finished.files().len() < entries.len() / 2, "{}", finished.show());
+    assert!(finished.files().len() < SMALL_ENTRIES / 2, "{}", finished.show());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -278,12 +282,13 @@ async fn a_signal_while_connecting_stops_at_once() {
 
 /// What a counter stands at once it has not moved for a second.
 async fn settled(counter: &AtomicU64) -> u64 {
-    let mut before = None;
-    while before != Some(Stats::read(counter)) {
-        before = Some(Stats::read(counter));
+    loop {
+        let before = Stats::read(counter);
         tokio::time::sleep(Duration::from_secs(1)).await;
+        if Stats::read(counter) == before {
+            return before;
+        }
     }
-    Stats::read(counter)
 }
 
 async fn poll(what: &str, mut done: impl FnMut() -> bool) {
