@@ -105,7 +105,7 @@ fn preferred(host_keys: &Order) -> Preferred {
     }
 }
 
-/// What is asked for first in front, what is not asked for left out.
+/// What is asked for first in front.
 fn host_key_algorithms(order: &Order) -> Vec<Algorithm> {
     let mut algorithms = vec![
         Algorithm::Ed25519,
@@ -116,7 +116,6 @@ fn host_key_algorithms(order: &Order) -> Vec<Algorithm> {
         Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
         Algorithm::Rsa { hash: None },
     ];
-    algorithms.retain(|algorithm| order.rank(algorithm.as_str()).is_some());
     algorithms.sort_by_key(|algorithm| order.rank(algorithm.as_str()));
     algorithms
 }
@@ -242,10 +241,6 @@ impl Watcher {
 
     /// Exchanges keys, and ends with an error where the host key is not trusted.
     pub async fn shake_hands(&self, config: Arc<Config>, stream: TcpStream) -> Result<Handle, Error> {
-        if config.preferred.key.is_empty() {
-            let Self { host, port, .. } = self;
-            return Err(Error::new(Kind::Unreachable, format!("no host key of {host} port {port} is left to ask for")));
-        }
         russh::client::connect_stream(config, stream, self.clone()).await.map_err(|error| match error {
             NotConnected::HostKey(error) => error,
             NotConnected::Ssh(error) => {
