@@ -147,11 +147,22 @@ pub enum Kind {
 pub struct Error {
     pub kind: Kind,
     message: String,
+    refused: bool,
 }
 
 impl Error {
     pub fn new(kind: Kind, message: impl fmt::Display) -> Self {
-        Self { kind, message: message.to_string() }
+        Self { kind, message: message.to_string(), refused: false }
+    }
+
+    /// The same error, where it is known that nothing was stored.
+    pub fn as_refusal(self) -> Self {
+        Self { refused: true, ..self }
+    }
+
+    /// Whether it is known that nothing was stored.
+    pub fn is_refusal(&self) -> bool {
+        self.refused
     }
 
     /// Whether the same request may succeed when it is sent again.

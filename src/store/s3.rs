@@ -26,6 +26,7 @@ mod body;
 mod direct;
 mod fault;
 mod limit;
+mod lookup;
 mod progress;
 mod trailed;
 
@@ -184,12 +185,14 @@ impl S3Store {
                 Ok(ended.map_or_else(|_| Directly::NotKnown(body), |()| Directly::Stored))
             }
             Body::Streamed(streamed) if direct.takes_streams() => {
-                let (kind, why) = match direct.put_streamed(&identity, object, streamed, STALLED_FOR).await {
+                let action = format!("PutObject to s3://{}/{}", self.bucket, object.key.as_str());
+                let not_taken = || Error::new(Kind::Unavailable, format!("{action}: {NOT_TAKEN}"));
+                Err(match direct.put_streamed(&identity, object, streamed, STALLED_FOR).await {
                     Ok(()) => return Ok(Directly::Stored),
-                    Err(NotStored::SourceBroke) => (Kind::SourceBroke, SourceBroke.to_string()),
-                    Err(_) => (Kind::Unavailable, NOT_TAKEN.to_owned()),
-                };
-                Err(Error::new(kind, format!("PutObject to s3://{}/{}: {why}", self.bucket, object.key.as_str())))
+                    Err(NotStored::SourceBroke) => Error::new(Kind::SourceBroke, format!("{action}: {SourceBroke}")),
+                    Err(NotStored::Refused) => not_taken().as_refusal(),
+                    Err(NotStored::Busy) => not_taken(),
+                })
             }
             body => Ok(Directly::NotTried(body)),
         }
@@ -268,14 +271,13 @@ impl S3Store {
         self.attributes.storage_class.as_deref().map(StorageClass::from)
     }
 
-    /// Whether the object is there with this checksum: the answer to a request whose own answer was lost. Asked `attempts`
+    /// Whether the object is there as it was sent, with these bytes: the answer to a request whose own answer was lost. Asked `attempts`
     /// times, or as often as any.
-    async fn holds(&self, key: &str, checksum: Crc64Nvme, attempts: Option<u32>) -> bool {
-        let head = self.client.head_object().bucket(&self.bucket).key(key).checksum_mode(ChecksumMode::Enabled);
-        match within(head.customize(), Limit::Brief, attempts).send().await {
-            Ok(object) => object.checksum_crc64_nvme() == Some(checksum.to_base64().as_str()),
-            Err(_) => false,
-        }
+    async fn holds(&self, object: &NewObject, checksum: Crc64Nvme, attempts: Option<u32>) -> bool {
+        let head = self.client.head_object().bucket(&self.bucket).key(object.key.as_str());
+        let head = head.checksum_mode(ChecksumMode::Enabled);
+        let told = within(head.customize(), Limit::Brief, attempts).send().await;
+        told.is_ok_and(|head| lookup::is_it(&head, object, checksum, &self.attributes))
     }
 }
 
@@ -287,8 +289,8 @@ impl Store for S3Store {
         let attempts = matches!(sent, Sent::Following(_)).then_some(1);
         match answered(&sent, self.try_to_put(object, body)).await {
             // The answer may be what was lost.
-            Err(error) if error.kind == Kind::Unavailable => match sent.checksum() {
-                Some(checksum) if self.holds(object.key.as_str(), checksum, attempts).await => Ok(()),
+            Err(error) if error.kind == Kind::Unavailable && !error.is_refusal() => match sent.checksum() {
+                Some(checksum) if self.holds(object, checksum, attempts).await => Ok(()),
                 _ => Err(error),
             },
             stored => stored,
@@ -379,7 +381,7 @@ impl Store for S3Store {
                 let error = self.error("CompleteMultipartUpload of", key, error);
                 // The answer may be what was lost; a completion that is sent again then finds no upload.
                 let unsure = matches!(error.kind, Kind::NoUpload | Kind::Unavailable);
-                if !unsure || !self.holds(key, checksum, None).await {
+                if !unsure || !self.holds(upload.object, checksum, None).await {
                     return Err(error);
                 }
                 // What is there may be an earlier run's, and the parts of this one beside it.

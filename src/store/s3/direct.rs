@@ -45,7 +45,7 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 pub enum NotStored {
     /// The store is busy, or was not reached: it wants a pause.
     Busy,
-    /// Another reason, which the SDK finds out.
+    /// It did not take it, for a reason that the SDK finds out.
     Refused,
     /// The streamed body broke off.
     SourceBroke,
@@ -240,7 +240,7 @@ impl Inner {
             .await
             .map_err(|error| if source_broke(&error) { NotStored::SourceBroke } else { NotStored::Busy })?;
         match response.status().as_u16() {
-            200 => Ok(()),
+            200..=299 => Ok(()),
             408 | 429 | 500..=599 => Err(NotStored::Busy),
             _ => Err(NotStored::Refused),
         }

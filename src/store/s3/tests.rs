@@ -247,6 +247,8 @@ struct Counter {
     long: Arc<Mutex<usize>>,
     /// The checksum of the object that it has.
     held: Arc<Mutex<Option<Crc64Nvme>>>,
+    /// What else it says of it.
+    object: NewObject,
     aborted: Arc<Mutex<usize>>,
 }
 
@@ -258,6 +260,7 @@ impl Counter {
             short: Arc::default(),
             long: Arc::default(),
             held: Arc::new(Mutex::new(held)),
+            object: object(),
             aborted: Arc::default(),
         }
     }
@@ -279,7 +282,7 @@ impl HttpConnector for Counter {
             let ours = request.headers().get("user-agent").is_some_and(|agent| agent.starts_with("sftp-s3-connector/"));
             *if ours { &this.short } else { &this.long }.lock().unwrap() += 1;
             match (request.method(), *this.held.lock().unwrap()) {
-                ("HEAD", Some(checksum)) => return Ok(holding(checksum)),
+                ("HEAD", Some(checksum)) => return Ok(holding(checksum, &this.object)),
                 ("DELETE", _) => {
                     *this.aborted.lock().unwrap() += 1;
                     return Ok(HttpResponse::new(StatusCode::try_from(204).unwrap(), "".into()));
@@ -309,9 +312,14 @@ impl HttpConnector for Counter {
 }
 
 /// The answer to who asks for the object.
-fn holding(checksum: Crc64Nvme) -> HttpResponse {
+fn holding(checksum: Crc64Nvme, object: &NewObject) -> HttpResponse {
     let mut response = HttpResponse::new(StatusCode::try_from(200).unwrap(), "".into());
-    response.headers_mut().insert(trailed::CHECKSUM_HEADER, checksum.to_base64());
+    let headers = response.headers_mut();
+    headers.insert(trailed::CHECKSUM_HEADER, checksum.to_base64());
+    headers.insert("content-length", checksum.len().to_string());
+    for (name, value) in &object.metadata {
+        headers.insert(format!("x-amz-meta-{name}"), value.clone());
+    }
     response
 }
 
@@ -361,6 +369,38 @@ async fn an_upload_that_is_not_known_to_be_complete_is_aborted_where_its_object_
     let upload = Upload { object: &object, id: &id };
     counter.store(2).complete(&upload, &[], Crc64Nvme::of(&some_bytes())).await.expect("the bytes are there");
     assert_eq!(*counter.aborted.lock().unwrap(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_of_the_same_bytes_that_was_there_before_is_not_the_one_that_was_sent() {
+    let mut counter = Counter::new(Misbehaving::HoldsAndSays(503));
+    counter.object.metadata[0].1 = "1600000000".to_owned();
+    let store = counter.store(2);
+    for proven in [false, true] {
+        if proven {
+            store.prove();
+        }
+        for body in [streamed_body(), Body::buffered(some_bytes())] {
+            let error = store.put(&object(), body).await.expect_err("it is of another time");
+            assert_eq!(error.kind, Kind::Unavailable, "{error}");
+        }
+    }
+    let (object, id) = (object(), UploadId("1".to_owned()));
+    let upload = Upload { object: &object, id: &id };
+    let error = store.complete(&upload, &[], Crc64Nvme::of(&some_bytes())).await.expect_err("as well");
+    assert_eq!(error.kind, Kind::Unavailable, "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_streamed_object_that_is_refused_is_not_looked_up_and_may_be_put_again() {
+    let counter = Counter::new(Misbehaving::HoldsAndSays(403));
+    let store = counter.store(2);
+    store.prove();
+    let error = store.put(&object(), streamed_body()).await.expect_err("refused, whatever is there");
+    assert!(error.may_pass(), "{error}");
+    assert_eq!(counter.seen(), (1, 0));
+    let error = store.put(&object(), streamed_body()).await.expect_err("refused, by the SDK");
+    assert_eq!(error.kind, Kind::Denied, "{error}");
 }
 
 #[tokio::test(start_paused = true)]
