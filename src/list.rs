@@ -3,6 +3,8 @@
 //! Directories are read side by side. Symbolic links are followed; a link that leads back up its own path, or through
 //! more links than `MOST_LINKS`, is not descended into, so that the walk ends whatever the links are.
 
+use std::sync::Arc;
+
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 
@@ -11,11 +13,12 @@ use crate::remote::{Attributes, DirEntry, Error, FileKind, Kind, RemotePath};
 use crate::retry::Retry;
 use crate::select::{Rules, SkipReason};
 
+mod room;
+
+use room::Room;
+
 /// Directories and link targets asked for at once.
 const AT_ONCE: usize = 16;
-/// Names of one run, directories included. More than this is a server gone wrong: a tree without an end, or one listing that
-/// never stops.
-const MOST_NAMES: usize = 10_000_000;
 /// Bytes of a path; longer ones cannot be opened anywhere, and end a tree without an end.
 const LONGEST_PATH: usize = 4096;
 /// Most links to directories on one path.
@@ -57,45 +60,9 @@ pub struct Unreadable {
 ///
 /// # Errors
 ///
-/// Where `root` itself cannot be listed, or no connection is left.
+/// Where `root` itself cannot be listed, no connection is left, or there is more than a [`Room`] is for.
 pub async fn list(pool: &Pool, retry: &Retry, root: &RemotePath, rules: &Rules) -> Result<Listing, Error> {
-    let walk = Walk { pool, retry, root, rules };
-    let mut listing = Listing::default();
-    let mut waiting = vec![Directory::root()];
-    let mut reading = FuturesUnordered::new();
-    let mut names = 0;
-    loop {
-        while reading.len() < AT_ONCE {
-            let Some(directory) = waiting.pop() else { break };
-            reading.push(walk.read(directory));
-        }
-        let Some((directory, result)) = reading.next().await else { break };
-        match result {
-            Ok(found) => {
-                names += found.len();
-                if names > MOST_NAMES {
-                    let message = format!(
-                        "the server lists more than {MOST_NAMES} files and directories; narrow the run down with EXCLUDE"
-                    );
-                    return Err(Error::new(Kind::Failed, message));
-                }
-                listing.entries.extend(found.entries);
-                listing.skipped.extend(found.skipped);
-                listing.unreadable.extend(found.unreadable);
-                waiting.extend(found.directories);
-            }
-            Err(error) if directory.is_root() || !is_of_one_path(&error) => return Err(error),
-            Err(error) => {
-                listing.unreadable.push(Unreadable { path: directory.path, kind: FileKind::Directory, error });
-            }
-        }
-    }
-    listing.entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    // A directory that changes while it is read may tell a name twice.
-    listing.entries.dedup_by(|a, b| a.path == b.path);
-    listing.skipped.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-    listing.unreadable.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    Ok(listing)
+    Walk { pool, retry, root, rules, room: Room::default() }.list().await
 }
 
 /// A directory to be read.
@@ -106,12 +73,12 @@ struct Directory {
     /// Links on this path.
     links: usize,
     /// The server's own paths of the directories that hold those links, and of those that they lead to.
-    passed: Vec<RemotePath>,
+    passed: Arc<[RemotePath]>,
 }
 
 impl Directory {
     fn root() -> Self {
-        Self { path: RemotePath::new(Vec::new()), links: 0, passed: Vec::new() }
+        Self { path: RemotePath::new(Vec::new()), links: 0, passed: Arc::default() }
     }
 
     fn is_root(&self) -> bool {
@@ -128,28 +95,54 @@ struct Found {
     directories: Vec<Directory>,
 }
 
-impl Found {
-    fn len(&self) -> usize {
-        let Self { entries, skipped, unreadable, directories } = self;
-        entries.len() + skipped.len() + unreadable.len() + directories.len()
-    }
-}
-
 struct Walk<'a> {
     pool: &'a Pool,
     retry: &'a Retry,
     root: &'a RemotePath,
     rules: &'a Rules,
+    room: Room,
 }
 
 impl Walk<'_> {
+    async fn list(&self) -> Result<Listing, Error> {
+        let mut listing = Listing::default();
+        let mut waiting = vec![Directory::root()];
+        let mut reading = FuturesUnordered::new();
+        loop {
+            while reading.len() < AT_ONCE {
+                let Some(directory) = waiting.pop() else { break };
+                reading.push(self.read(directory));
+            }
+            let Some((directory, result)) = reading.next().await else { break };
+            match result {
+                Ok(found) => {
+                    listing.entries.extend(found.entries);
+                    listing.skipped.extend(found.skipped);
+                    listing.unreadable.extend(found.unreadable);
+                    waiting.extend(found.directories);
+                }
+                Err(_) if self.room.is_full() => return Err(self.room.too_little()),
+                Err(error) if directory.is_root() || !is_of_one_path(&error) => return Err(error),
+                Err(error) => {
+                    listing.unreadable.push(Unreadable { path: directory.path, kind: FileKind::Directory, error });
+                }
+            }
+        }
+        listing.entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        // A directory that changes while it is read may tell a name twice.
+        listing.entries.dedup_by(|a, b| a.path == b.path);
+        listing.skipped.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        listing.unreadable.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        Ok(listing)
+    }
+
     async fn read(&self, directory: Directory) -> (Directory, Result<Found, Error>) {
         let found = self.read_directory(&directory).await;
         (directory, found)
     }
 
     async fn read_directory(&self, directory: &Directory) -> Result<Found, Error> {
-        let names = self.names(&self.absolute(&directory.path)).await?;
+        let names = self.names(&directory.path).await?;
         let mut found = Found::default();
         let mut unclear = Vec::new();
         for name in names {
@@ -187,10 +180,18 @@ impl Walk<'_> {
     }
 
     async fn names(&self, directory: &RemotePath) -> Result<Vec<DirEntry>, Error> {
+        let absolute = self.absolute(directory);
         self.retry
             .run(Error::may_pass, |_| async {
                 let mut names = Vec::new();
-                self.pool.lease().await?.list(directory, &mut |name| names.push(name)).await?;
+                let mut taken = self.room.begin();
+                let mut each = |name: DirEntry| {
+                    taken.path(directory.as_bytes().len() + 1 + name.name.len())?;
+                    names.push(name);
+                    Ok(())
+                };
+                self.pool.lease().await?.list(&absolute, &mut each).await?;
+                taken.keep();
                 Ok(names)
             })
             .await
@@ -224,8 +225,11 @@ impl Walk<'_> {
         if loops || directory.links >= MOST_LINKS {
             return Ok(Target::Skipped(path, SkipReason::LinkLoop));
         }
-        let passed = directory.passed.iter().cloned().chain([here, target]).collect();
-        Ok(Target::Directory(Directory { path, links: directory.links + 1, passed }))
+        let passed: Vec<_> = directory.passed.iter().cloned().chain([here, target]).collect();
+        let mut taken = self.room.begin();
+        passed.iter().try_for_each(|path| taken.path(path.as_bytes().len()))?;
+        taken.keep();
+        Ok(Target::Directory(Directory { path, links: directory.links + 1, passed: passed.into() }))
     }
 
     /// What becomes of an entry that could not be looked at.
@@ -290,7 +294,71 @@ fn is_within(path: &RemotePath, ancestor: &RemotePath) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::num::{NonZeroU32, NonZeroUsize};
+
+    use async_trait::async_trait;
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
+    use crate::remote::{Chunk, Each, Engine, Remote, ServerInfo};
+
+    /// A server each of whose directories has a hundred more, of long names.
+    #[derive(Default)]
+    struct Endless(ServerInfo);
+
+    #[async_trait]
+    impl Engine for Endless {
+        async fn connect(&self) -> Result<Box<dyn Remote>, Error> {
+            Ok(Box::<Endless>::default())
+        }
+    }
+
+    #[async_trait]
+    impl Remote for Endless {
+        fn server(&self) -> &ServerInfo {
+            &self.0
+        }
+
+        fn concurrency(&self) -> usize {
+            100
+        }
+
+        fn is_lost(&self) -> bool {
+            false
+        }
+
+        async fn canonicalize(&self, path: &RemotePath) -> Result<RemotePath, Error> {
+            Ok(path.clone())
+        }
+
+        async fn read_link(&self, path: &RemotePath) -> Result<RemotePath, Error> {
+            Ok(path.clone())
+        }
+
+        async fn stat(&self, _: &RemotePath) -> Result<Attributes, Error> {
+            Ok(Attributes::default())
+        }
+
+        async fn list(&self, _: &RemotePath, each: &mut Each<'_>) -> Result<(), Error> {
+            let attributes = Attributes { kind: FileKind::Directory, ..Attributes::default() };
+            (100..200).try_for_each(|name| each(DirEntry { name: format!("{name:0200}").into_bytes(), attributes }))
+        }
+
+        async fn read(&self, path: &RemotePath, _: u64, _: u64) -> Result<Chunk, Error> {
+            Err(Error::new(Kind::NotFound, path.to_text()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tree_without_end_ends_the_run_before_its_paths_take_more_than_their_room() {
+        let retry = Retry { max_attempts: NonZeroU32::MIN, stop: CancellationToken::new() };
+        let pool = Pool::open(Arc::new(Endless::default()), NonZeroUsize::MIN, retry.clone()).await.expect("a pool");
+        let (root, rules) = (RemotePath::from("/out"), Rules { recursive: true, ..Rules::default() });
+        let walk = Walk { pool: &pool, retry: &retry, root: &root, rules: &rules, room: Room::of(4 << 20) };
+        let error = walk.list().await.expect_err("it has no end");
+        assert_eq!(error.kind, Kind::Failed, "{error}");
+        assert!(error.to_string().contains("EXCLUDE"), "{error}");
+    }
 
     #[test]
     fn a_directory_lies_within_itself_and_what_holds_it() {

@@ -86,16 +86,19 @@ pub trait Remote: Send + Sync {
     async fn stat(&self, path: &RemotePath) -> Result<Attributes, Error>;
 
     /// Hands every entry of the directory to `each`, in the server's order, without `.` and `..`. An entry's
-    /// attributes are its own (a link's, not its target's).
+    /// attributes are its own (a link's, not its target's). The first error of `each` ends the listing.
     ///
     /// Errors: [`Kind::NotFound`], [`Kind::Denied`]; [`Kind::Failed`] where `dir` is not a directory, which OpenSSH calls
     /// [`Kind::NotFound`] too. After an error `each` may have seen a part of the directory.
-    async fn list(&self, dir: &RemotePath, each: &mut (dyn FnMut(DirEntry) + Send)) -> Result<(), Error>;
+    async fn list(&self, dir: &RemotePath, each: &mut Each<'_>) -> Result<(), Error>;
 
     /// Reads `len` bytes at `offset`. Fewer come back only at the end of the file. The server takes the attributes after it
     /// has read the last byte: of the open file, or by path where it knows no other way.
     async fn read(&self, path: &RemotePath, offset: u64, len: u64) -> Result<Chunk, Error>;
 }
+
+/// Takes the entries of a directory, one by one.
+pub type Each<'a> = dyn FnMut(DirEntry) -> Result<(), Error> + Send + 'a;
 
 /// Bytes of a file, in the buffers they arrived in, and the file's attributes after the last of them.
 #[derive(Debug, Clone)]

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::host_key::{KnownType, Order};
-use super::{Attributes, Chunk, DirEntry, Endpoint, Engine, Error, Kind, Remote, RemotePath, ServerInfo, private_key};
+use super::{Attributes, Chunk, Each, Endpoint, Engine, Error, Kind, Remote, RemotePath, ServerInfo, private_key};
 use crate::pulse::Pulse;
 use session::Session;
 
@@ -270,7 +270,7 @@ impl Remote for Libssh2Remote {
         self.call(move |session, _| session.stat(&path)).await
     }
 
-    async fn list(&self, dir: &RemotePath, each: &mut (dyn FnMut(DirEntry) + Send)) -> Result<(), Error> {
+    async fn list(&self, dir: &RemotePath, each: &mut Each<'_>) -> Result<(), Error> {
         let dir = dir.clone();
         let (entries, mut listed) = tokio::sync::mpsc::channel(4);
         let call =
@@ -282,7 +282,7 @@ impl Remote for Libssh2Remote {
                 // Entries first: the result may overtake the last of them.
                 biased;
                 batch = listed.recv() => match batch {
-                    Some(batch) => Vec::into_iter(batch).for_each(&mut *each),
+                    Some(batch) => Vec::into_iter(batch).try_for_each(&mut *each)?,
                     None => return match result {
                         Some(result) => result,
                         None => call.await,

@@ -214,7 +214,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::remote::{Attributes, Chunk, DirEntry, Kind, RemotePath};
+    use crate::remote::{Attributes, Chunk, Each, Kind, RemotePath};
 
     /// Lets so many connections be open at once, and none once it is closed.
     struct Server {
@@ -277,7 +277,7 @@ mod tests {
             Ok(Attributes::default())
         }
 
-        async fn list(&self, _: &RemotePath, _: &mut (dyn FnMut(DirEntry) + Send)) -> Result<(), Error> {
+        async fn list(&self, _: &RemotePath, _: &mut Each<'_>) -> Result<(), Error> {
             Ok(())
         }
 

@@ -17,7 +17,7 @@ use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect};
 use super::host_key::KnownType;
 use super::path::bytes_to_text;
 use super::protocol::{Reply, Request};
-use super::{Attributes, Chunk, DirEntry, Endpoint, Engine, Error, Kind, Remote, RemotePath, ServerInfo, private_key};
+use super::{Attributes, Chunk, Each, Endpoint, Engine, Error, Kind, Remote, RemotePath, ServerInfo, private_key};
 use crate::pulse::Pulse;
 use connect::{Handle, Socket, Watcher};
 use files::Files;
@@ -245,7 +245,7 @@ impl Remote for Connection {
         read::stat(&self.session, path).await
     }
 
-    async fn list(&self, dir: &RemotePath, each: &mut (dyn FnMut(DirEntry) + Send)) -> Result<(), Error> {
+    async fn list(&self, dir: &RemotePath, each: &mut Each<'_>) -> Result<(), Error> {
         let _opening = self.files.opening();
         list::list(&self.session, dir, each).await
     }

@@ -189,7 +189,10 @@ async fn a_listing_that_is_given_up_leaves_the_connection_usable(make: Make) {
     let remote = connect(make, &sshd).await;
     let path = RemotePath::from(".");
     let (first, mut begun) = tokio::sync::mpsc::unbounded_channel();
-    let mut each = move |entry: DirEntry| _ = first.send(entry);
+    let mut each = move |entry: DirEntry| {
+        let _ = first.send(entry);
+        Ok(())
+    };
     tokio::select! {
         biased;
         _ = begun.recv() => {}

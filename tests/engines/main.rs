@@ -93,7 +93,12 @@ fn pinned(line: &str) -> HostKeyPolicy {
 
 async fn list(remote: &dyn Remote, dir: &str) -> Result<Vec<DirEntry>, Error> {
     let mut entries = Vec::new();
-    remote.list(&RemotePath::from(dir), &mut |entry| entries.push(entry)).await?;
+    remote
+        .list(&RemotePath::from(dir), &mut |entry| {
+            entries.push(entry);
+            Ok(())
+        })
+        .await?;
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(entries)
 }

@@ -7,13 +7,13 @@ use super::read::stat;
 use super::session::Session;
 use crate::remote::listing::Listing;
 use crate::remote::protocol::{Names, Reply, Request, status};
-use crate::remote::{DirEntry, Error, FileKind, Kind, RemotePath};
+use crate::remote::{DirEntry, Each, Error, FileKind, Kind, RemotePath};
 
 /// Requests for names under way: the next is made up by the server while the last is on its way.
 const UNDER_WAY: usize = 2;
 
 /// Hands every entry of `dir` to `each`, in the server's order. The close is not waited for.
-pub async fn list(session: &Session, dir: &RemotePath, each: &mut (dyn FnMut(DirEntry) + Send)) -> Result<(), Error> {
+pub async fn list(session: &Session, dir: &RemotePath, each: &mut Each<'_>) -> Result<(), Error> {
     let handle = match session.open(Request::OpenDir { path: dir.as_asked()? }).await {
         Ok(handle) => handle,
         Err(failure) => return Err(why_not_open(session, dir, failure).await),
@@ -50,21 +50,19 @@ async fn why_not_open(session: &Session, dir: &RemotePath, failure: Failure) -> 
     error
 }
 
-fn take(
-    session: &Session,
-    names: Names,
-    each: &mut (dyn FnMut(DirEntry) + Send),
-    listing: &mut Listing<'_>,
-) -> Result<(), Error> {
-    let mut too_many = None;
-    let whole = names.each(|name, attributes| match listing.admits(name) {
-        Ok(true) => each(DirEntry { name: name.to_vec(), attributes }),
-        Ok(false) => {}
-        Err(error) => too_many = Some(error),
+fn take(session: &Session, names: Names, each: &mut Each<'_>, listing: &mut Listing<'_>) -> Result<(), Error> {
+    let mut taken = Ok(());
+    let whole = names.each(|name, attributes| {
+        if taken.is_ok() {
+            taken = listing.admits(name).and_then(|is_name| match is_name {
+                true => each(DirEntry { name: name.to_vec(), attributes }),
+                false => Ok(()),
+            });
+        }
     });
     whole.map_err(|malformed| {
         session.end(format!("the server sent {malformed}"));
         session.lost_error()
     })?;
-    too_many.map_or(Ok(()), Err)
+    taken
 }

@@ -195,7 +195,7 @@ async fn a_handle_that_is_kept_stands_in_nobodys_way() {
         connection.read(&f, 0, 10).await.unwrap();
         assert_eq!(seen.open.load(Relaxed), 1);
         connection.read(&g, 0, 10).await.unwrap();
-        connection.list(&d, &mut |_| {}).await.unwrap();
+        connection.list(&d, &mut |_| Ok(())).await.unwrap();
     }
     // Nor where both are read side by side, and each has more to come.
     let reads = (0..100).map(|at| connection.read(if at % 2 == 0 { &f } else { &g }, at, 10));
@@ -236,7 +236,13 @@ async fn a_directory_is_listed_name_by_name_without_what_is_no_name() {
     let names: Vec<Vec<&[u8]>> = vec![vec![b".", b"..", b"a"], vec![b"", b"x/y", b"z\0", b"caf\xe9"], vec![b"b"]];
     let (connection, seen) = Server { names, ..Server::default() }.serve().await.unwrap();
     let mut listed = Vec::new();
-    connection.list(&RemotePath::from("/d"), &mut |entry| listed.push(entry.name)).await.unwrap();
+    connection
+        .list(&RemotePath::from("/d"), &mut |entry| {
+            listed.push(entry.name);
+            Ok(())
+        })
+        .await
+        .unwrap();
     assert_eq!(listed, [&b"a"[..], b"caf\xe9", b"b"]);
     until("closed", || seen.open.load(Relaxed) == 0).await;
 }
@@ -245,16 +251,22 @@ async fn a_directory_is_listed_name_by_name_without_what_is_no_name() {
 async fn a_directory_without_end_ends() {
     let (connection, _) = Server { names: vec![vec![b"a"], vec![]], ..Server::default() }.serve().await.unwrap();
     let mut listed = 0;
-    connection.list(&RemotePath::from("/d"), &mut |_| listed += 1).await.unwrap();
+    connection
+        .list(&RemotePath::from("/d"), &mut |_| {
+            listed += 1;
+            Ok(())
+        })
+        .await
+        .unwrap();
     assert_eq!(listed, 1);
 }
 
 #[tokio::test]
 async fn a_file_is_not_a_missing_directory() {
     let (connection, _) = Server::with_file(b"/f", vec![]).serve().await.unwrap();
-    let error = connection.list(&path(), &mut |_| {}).await.unwrap_err();
+    let error = connection.list(&path(), &mut |_| Ok(())).await.unwrap_err();
     assert_eq!((error.kind, error.to_string().as_str()), (Kind::Failed, "cannot list /f: it is not a directory"));
-    let error = connection.list(&RemotePath::from("/x"), &mut |_| {}).await.unwrap_err();
+    let error = connection.list(&RemotePath::from("/x"), &mut |_| Ok(())).await.unwrap_err();
     assert_eq!(error.kind, Kind::NotFound);
 }
 
@@ -284,7 +296,7 @@ async fn what_no_server_should_send_ends_the_connection_and_nothing_else() {
         let (path, dir) = (path(), RemotePath::from("/d"));
         let error = match kind {
             REALPATH => connection.canonicalize(&path).await.unwrap_err(),
-            READDIR => connection.list(&dir, &mut |_| {}).await.unwrap_err(),
+            READDIR => connection.list(&dir, &mut |_| Ok(())).await.unwrap_err(),
             _ => connection.read(&path, 0, 10).await.unwrap_err(),
         };
         assert_eq!(error.kind, Kind::Lost, "{kind}: {error}");
