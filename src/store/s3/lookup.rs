@@ -7,8 +7,11 @@ use crate::checksum::Crc64Nvme;
 use crate::config::ObjectAttributes;
 use crate::store::NewObject;
 
-/// Whether this is `object`, with these bytes, or one of another run that does not differ from it: in what is compared, which
-/// its tags and its KMS key are not.
+/// What a bucket stores an object as that is put without a class (PutObject, `x-amz-storage-class`).
+const BY_DEFAULT: [&str; 3] = ["STANDARD", "EXPRESS_ONEZONE", "OUTPOSTS"];
+
+/// Whether this is `object`, with these bytes, or one of another run that does not differ from it. Its content type, its
+/// tags, the KMS key and an encryption that was not asked for are not compared.
 pub fn is_it(head: &HeadObjectOutput, object: &NewObject, checksum: Crc64Nvme, attributes: &ObjectAttributes) -> bool {
     let has = |(name, value): &(&'static str, String)| head.metadata().and_then(|all| all.get(*name)) == Some(value);
     // Left out for the standard class (HeadObject, `x-amz-storage-class`).
@@ -17,7 +20,7 @@ pub fn is_it(head: &HeadObjectOutput, object: &NewObject, checksum: Crc64Nvme, a
     head.checksum_crc64_nvme() == Some(checksum.to_base64().as_str())
         && head.content_length().and_then(|len| u64::try_from(len).ok()) == Some(checksum.len())
         && object.metadata.iter().all(has)
-        && attributes.storage_class.as_deref().is_none_or(|wanted| wanted == class)
+        && attributes.storage_class.as_deref().map_or(BY_DEFAULT.contains(&class), |wanted| wanted == class)
         && attributes.sse.as_deref().is_none_or(|wanted| Some(wanted) == sse)
 }
 
@@ -58,6 +61,7 @@ mod tests {
             there.clone().content_length(6),
             there.clone().set_metadata(Some(older)),
             there.clone().set_metadata(None),
+            there.clone().storage_class(StorageClass::DeepArchive),
         ] {
             assert!(!is_it(&other.build(), &object, checksum, &plain));
         }
