@@ -190,9 +190,12 @@ impl Walk<'_> {
                     names.push(name);
                     Ok(())
                 };
-                self.pool.lease().await?.list(&absolute, &mut each).await?;
-                taken.keep();
-                Ok(names)
+                let listed = self.pool.lease().await?.list(&absolute, &mut each).await;
+                // What is asked for again is counted again; what has no end is not asked for a hundred times.
+                if !listed.as_ref().is_err_and(Error::may_pass) {
+                    taken.keep();
+                }
+                listed.map(|()| names)
             })
             .await
     }
@@ -302,21 +305,27 @@ mod tests {
     use super::*;
     use crate::remote::{Chunk, Each, Engine, Remote, ServerInfo};
 
+    const ROOT: &str = "/out";
+
     /// A server each of whose directories has a hundred more, of long names.
-    #[derive(Default)]
-    struct Endless(ServerInfo);
+    #[derive(Clone, Default)]
+    struct Endless {
+        info: ServerInfo,
+        /// All but the root are too long to be listed to their end.
+        too_long: bool,
+    }
 
     #[async_trait]
     impl Engine for Endless {
         async fn connect(&self) -> Result<Box<dyn Remote>, Error> {
-            Ok(Box::<Endless>::default())
+            Ok(Box::new(self.clone()))
         }
     }
 
     #[async_trait]
     impl Remote for Endless {
         fn server(&self) -> &ServerInfo {
-            &self.0
+            &self.info
         }
 
         fn concurrency(&self) -> usize {
@@ -339,9 +348,13 @@ mod tests {
             Ok(Attributes::default())
         }
 
-        async fn list(&self, _: &RemotePath, each: &mut Each<'_>) -> Result<(), Error> {
+        async fn list(&self, dir: &RemotePath, each: &mut Each<'_>) -> Result<(), Error> {
             let attributes = Attributes { kind: FileKind::Directory, ..Attributes::default() };
-            (100..200).try_for_each(|name| each(DirEntry { name: format!("{name:0200}").into_bytes(), attributes }))
+            (100..200).try_for_each(|name| each(DirEntry { name: format!("{name:0200}").into_bytes(), attributes }))?;
+            if self.too_long && *dir != RemotePath::from(ROOT) {
+                return Err(Error::new(Kind::Failed, "too long").lasting());
+            }
+            Ok(())
         }
 
         async fn read(&self, path: &RemotePath, _: u64, _: u64) -> Result<Chunk, Error> {
@@ -350,14 +363,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_tree_without_end_ends_the_run_before_its_paths_take_more_than_their_room() {
-        let retry = Retry { max_attempts: NonZeroU32::MIN, stop: CancellationToken::new() };
-        let pool = Pool::open(Arc::new(Endless::default()), NonZeroUsize::MIN, retry.clone()).await.expect("a pool");
-        let (root, rules) = (RemotePath::from("/out"), Rules { recursive: true, ..Rules::default() });
-        let walk = Walk { pool: &pool, retry: &retry, root: &root, rules: &rules, room: Room::of(4 << 20) };
-        let error = walk.list().await.expect_err("it has no end");
-        assert_eq!(error.kind, Kind::Failed, "{error}");
-        assert!(error.to_string().contains("EXCLUDE"), "{error}");
+    async fn a_tree_without_end_or_of_listings_without_end_ends_the_run() {
+        for too_long in [false, true] {
+            let retry = Retry { max_attempts: NonZeroU32::MIN, stop: CancellationToken::new() };
+            let server = Endless { too_long, ..Endless::default() };
+            let pool = Pool::open(Arc::new(server), NonZeroUsize::MIN, retry.clone()).await.expect("a pool");
+            let (root, rules) = (RemotePath::from(ROOT), Rules { recursive: true, ..Rules::default() });
+            let walk = Walk { pool: &pool, retry: &retry, root: &root, rules: &rules, room: Room::of(2 << 20) };
+            let error = walk.list().await.expect_err("it has no end");
+            assert_eq!(error.kind, Kind::Failed, "{error}");
+            assert!(error.to_string().contains("EXCLUDE"), "{error}");
+        }
     }
 
     #[test]
