@@ -60,7 +60,7 @@ pub struct Unreadable {
 ///
 /// # Errors
 ///
-/// Where `root` itself cannot be listed, no connection is left, or there is more than a [`Room`] is for.
+/// Where `root` itself cannot be listed, no connection is left, or there is more than a run may list.
 pub async fn list(pool: &Pool, retry: &Retry, root: &RemotePath, rules: &Rules) -> Result<Listing, Error> {
     Walk { pool, retry, root, rules, room: Room::default() }.list().await
 }
